@@ -1,0 +1,1 @@
+"""Keep documents: the store contract, its back ends, and the writer that commits in groups."""

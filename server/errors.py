@@ -1,0 +1,123 @@
+"""Every error that reaches a client or an operator, in one hierarchy.
+
+    PlaitError
+    ├── ClientError                what the other side sent can't be accepted
+    │   ├── DecodeError            bytes that are not a message of the dialect
+    │   ├── UpdateRefused          bytes that are not an update pycrdt may see
+    │   ├── MessageTooBig          a message above the size limit
+    │   ├── TextRefused            a text frame where the dialects are binary
+    │   ├── LimitReached           something of this client's has reached its limit
+    │   └── BadRoomName            a room name that is empty, too long or not UTF-8
+    ├── DocumentGone               the document was deleted
+    ├── DocumentBroken             pycrdt raised what it must not; the document is rebuilt
+    ├── RoomUnavailable            the document can't be loaded now
+    ├── ServerStopping             the server is draining
+    └── ConfigError                a setting that can't be used
+
+The store has a family of its own (`plait.persistence.StoreError`), since it knows nothing of sockets.
+
+Each class carries what a client is told: a WebSocket close code, an HTTP status and whether trying again can help. Codes
+from 4400 to 4499 are final; 1011, 1012, 1013 and 4500 to 4599 pass.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class CloseCode(IntEnum):
+    """Close codes that Plait sends. Documented in docs/protocol.md, which a test compares."""
+
+    NORMAL = 1000
+    UNSUPPORTED_DATA = 1003
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    MALFORMED = 4400
+    NOT_ALLOWED = 4403
+    GONE = 4404
+    UPDATE_REFUSED = 4422
+    LIMIT_REACHED = 4429
+
+
+class PlaitError(Exception):
+    """The base of all errors; what it says is safe to show to the other side."""
+
+    close_code: ClassVar[CloseCode] = CloseCode.INTERNAL_ERROR
+    status: ClassVar[int] = 500
+    retry: ClassVar[bool] = True
+
+
+class ClientError(PlaitError):
+    """Raised when what a client sent can't be accepted; only that client is closed."""
+
+    close_code = CloseCode.MALFORMED
+    status = 400
+    retry = False
+
+
+class DecodeError(ClientError):
+    """Raised when bytes are not a message: truncated, trailing, unknown or out of range."""
+
+
+class UpdateRefused(ClientError):
+    """Raised when an update must not reach pycrdt: malformed, or known to crash or hang it."""
+
+    close_code = CloseCode.UPDATE_REFUSED
+    status = 422
+
+
+class MessageTooBig(ClientError):
+    """Raised when a message is larger than `Limits.message_bytes_max`."""
+
+    close_code = CloseCode.TOO_BIG
+    status = 413
+
+
+class TextRefused(ClientError):
+    """Raised when a client sends a text frame; every dialect is binary."""
+
+    close_code = CloseCode.UNSUPPORTED_DATA
+
+
+class LimitReached(ClientError):
+    """Raised when a client or its document has reached a limit."""
+
+    close_code = CloseCode.LIMIT_REACHED
+    status = 429
+
+
+class BadRoomName(ClientError):
+    """Raised when a room name is empty, too long, or not valid UTF-8."""
+
+
+class DocumentGone(PlaitError):
+    """Raised when a deleted document is opened; restoring it is an operator's decision."""
+
+    close_code = CloseCode.GONE
+    status = 410
+    retry = False
+
+
+class DocumentBroken(PlaitError):
+    """Raised when pycrdt failed in the middle of a change; the document has to be rebuilt."""
+
+
+class RoomUnavailable(PlaitError):
+    """Raised when a document can't be loaded now: the store is away, or there is no room for it."""
+
+    close_code = CloseCode.TRY_AGAIN_LATER
+    status = 503
+
+
+class ServerStopping(PlaitError):
+    """Raised when the server is draining; another node, or the next start, will serve."""
+
+    close_code = CloseCode.RESTART
+    status = 503
+
+
+class ConfigError(PlaitError):
+    """Raised when a setting can't be used; the command line prints it and exits with 2."""
+
+    retry = False

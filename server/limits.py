@@ -1,0 +1,55 @@
+"""Every bound of the server in one place: what may be how large, how many, how old.
+
+A limit is named after what it bounds, its unit comes last. Settings may change those that operators asked for; the others
+follow from them.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds, with defaults that suit one node with 2 GB of memory."""
+
+    message_bytes_max: int = 64 << 20
+    """One WebSocket message or REST body. A client that was offline sends its whole document in one."""
+    room_name_bytes_max: int = 1024
+    """UTF-8 bytes of a room's name."""
+
+    any_depth_max: int = 512
+    """Nesting of JSON-like values in an update; pycrdt overflows its stack at 26,000."""
+    nested_types_max: int = 400_000
+    """Shared types in a document; 465,000 of them, one in another, overflow a stack of 120 MB."""
+
+    awareness_bytes_max: int = 256 << 10
+    """One awareness message."""
+    awareness_states_max: int = 64
+    """Presence entries that one connection may own in a room."""
+    awareness_timeout_seconds: float = 30.0
+    """A presence not renewed for this long is removed (y-protocols `outdatedTimeout`)."""
+    awareness_tombstones_max: int = 10_000
+    """Clocks of removed presences that a room remembers, so that a late message can't revive them."""
+
+    pending_bytes_max: int = 4 << 20
+    """Updates of one connection that wait for an update which they build upon."""
+
+    outbox_bytes_high: int = 1 << 20
+    """Above this a client gets nothing more until it has read; then one diff."""
+    outbox_bytes_low: int = 64 << 10
+    """Below this a client that lagged is brought up to date."""
+    outbox_drain_seconds: float = 30.0
+    """A client that reads nothing for this long is closed (1013)."""
+
+    keepalive_seconds: float = 20.0
+    """Silence after which a client is sent an empty awareness; y-websocket gives up after 30 s."""
+
+    unsaved_bytes_max: int = 64 << 20
+    """Updates not yet in the store; above it the server stops reading from its sockets."""
+
+    def __post_init__(self) -> None:
+        assert self.outbox_bytes_low < self.outbox_bytes_high
+        assert self.keepalive_seconds < 25
+        assert self.awareness_bytes_max <= self.message_bytes_max
+        assert self.pending_bytes_max <= self.unsaved_bytes_max
+        assert self.any_depth_max < 26_000
+        assert self.nested_types_max < 465_000

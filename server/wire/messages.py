@@ -1,0 +1,70 @@
+"""The messages that all dialects share, and what a dialect's codec can do.
+
+Named after y-protocols `sync.js` and `awareness.js`. A dialect adds an envelope (an address, a type number); it does not add
+meaning.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep1:
+    """"Here is my state vector; send me what I miss." """
+
+    state_vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep2:
+    """"This is what you miss." The answer to a `SyncStep1`."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncUpdate:
+    """"This has just changed." """
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwarenessUpdate:
+    """Presence of one or more clients, encoded as in y-protocols `awareness.js`."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAwareness:
+    """"Tell me who is here." """
+
+
+Message = SyncStep1 | SyncStep2 | SyncUpdate | AwarenessUpdate | QueryAwareness
+
+
+class Codec(Protocol):
+    """Turn one dialect's frames into messages and back, for one address on a socket.
+
+    Members that share a codec object are sent the same bytes, so a frame is encoded once for all of them.
+    """
+
+    def decode(self, frame: bytes) -> Message:
+        """Return the message of a whole frame.
+
+        Raises:
+            DecodeError: the frame is not exactly one message of this dialect.
+        """
+
+    def sync_step1(self, state_vector: bytes) -> bytes:
+        """Return a frame that asks for what is missing beyond a state vector."""
+
+    def sync_step2(self, update: bytes) -> bytes:
+        """Return a frame that answers a `SyncStep1`."""
+
+    def sync_update(self, update: bytes) -> bytes:
+        """Return a frame that tells of a change."""
+
+    def awareness(self, update: bytes) -> bytes:
+        """Return a frame that carries presence."""
