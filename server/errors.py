@@ -7,17 +7,22 @@
     │   ├── MessageTooBig          a message above the size limit
     │   ├── TextRefused            a text frame where the dialects are binary
     │   ├── LimitReached           something of this client's has reached its limit
-    │   └── BadRoomName            a room name that is empty, too long or not UTF-8
+    │   ├── BadRoomName            a room name that is empty, too long or not UTF-8
+    │   ├── BadRequest             a REST request that can't be understood
+    │   └── NotAllowed             a web page of another origin, or something that needs a right
+    ├── DocumentUnknown            there is no document of that name
+    ├── DocumentInTheWay           there is one already
     ├── DocumentGone               the document was deleted
     ├── DocumentBroken             pycrdt raised what it must not; the document is rebuilt
     ├── RoomUnavailable            the document can't be loaded now
     ├── ServerStopping             the server is draining
     └── ConfigError                a setting that can't be used
 
-The store has a family of its own (`plait.persistence.StoreError`), since it knows nothing of sockets.
+The store has a family of its own (`plait.persistence.StoreError`), since it knows nothing of
+sockets.
 
-Each class carries what a client is told: a WebSocket close code, an HTTP status and whether trying again can help. Codes
-from 4400 to 4499 are final; 1011, 1012, 1013 and 4500 to 4599 pass.
+Each class carries what a client is told: a WebSocket close code, an HTTP status and whether trying
+again can help. Codes from 4400 to 4499 are final; 1011, 1012, 1013 and 4500 to 4599 pass.
 """
 
 from enum import IntEnum
@@ -89,6 +94,33 @@ class LimitReached(ClientError):
 
 class BadRoomName(ClientError):
     """Raised when a room name is empty, too long, or not valid UTF-8."""
+
+
+class BadRequest(ClientError):
+    """Raised when a REST request can't be understood."""
+
+
+class NotAllowed(ClientError):
+    """Raised when a page of another origin, or somebody without the right, asks for something."""
+
+    close_code = CloseCode.NOT_ALLOWED
+    status = 403
+
+
+class DocumentUnknown(PlaitError):
+    """Raised when REST asks for a document that does not exist; sockets create theirs."""
+
+    close_code = CloseCode.GONE
+    status = 404
+    retry = False
+
+
+class DocumentInTheWay(PlaitError):
+    """Raised when a document is to be created under a name that is in use."""
+
+    close_code = CloseCode.NOT_ALLOWED
+    status = 409
+    retry = False
 
 
 class DocumentGone(PlaitError):

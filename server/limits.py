@@ -1,7 +1,7 @@
 """Every bound of the server in one place: what may be how large, how many, how old.
 
-A limit is named after what it bounds, its unit comes last. Settings may change those that operators asked for; the others
-follow from them.
+A limit is named after what it bounds, its unit comes last. Settings may change those that operators
+asked for; the others follow from them.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ class Limits:
     """Bounds, with defaults that suit one node with 2 GB of memory."""
 
     message_bytes_max: int = 64 << 20
-    """One WebSocket message or REST body. A client that was offline sends its whole document in one."""
+    """One WebSocket message or REST body. A client that was offline sends its whole document in
+    one.
+    """
     room_name_bytes_max: int = 1024
     """UTF-8 bytes of a room's name."""
 
@@ -21,14 +23,21 @@ class Limits:
     nested_types_max: int = 400_000
     """Shared types in a document; 465,000 of them, one in another, overflow a stack of 120 MB."""
 
-    awareness_bytes_max: int = 256 << 10
-    """One awareness message."""
+    awareness_bytes_max: int = 4 << 20
+    """One awareness message. y-websocket clients repeat what they hear: one who joins 5,000 others
+    sends all of them.
+    """
+    awareness_entries_max: int = 50_000
+    """Entries in one awareness message."""
+    awareness_state_bytes_max: int = 64 << 10
+    """The JSON of one presence."""
     awareness_states_max: int = 64
     """Presence entries that one connection may own in a room."""
     awareness_timeout_seconds: float = 30.0
     """A presence not renewed for this long is removed (y-protocols `outdatedTimeout`)."""
     awareness_tombstones_max: int = 10_000
-    """Clocks of removed presences that a room remembers, so that a late message can't revive them."""
+    """Clocks of removed presences that a room remembers, so that a late message can't revive them.
+    """
 
     pending_bytes_max: int = 4 << 20
     """Updates of one connection that wait for an update which they build upon."""

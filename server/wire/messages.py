@@ -1,7 +1,7 @@
 """The messages that all dialects share, and what a dialect's codec can do.
 
-Named after y-protocols `sync.js` and `awareness.js`. A dialect adds an envelope (an address, a type number); it does not add
-meaning.
+Named after y-protocols `sync.js` and `awareness.js`. A dialect adds an envelope (an address, a type
+number); it does not add meaning.
 """
 
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class SyncStep1:
-    """"Here is my state vector; send me what I miss." """
+    """The sender's state vector: "send me what I miss"."""
 
     state_vector: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStep2:
-    """"This is what you miss." The answer to a `SyncStep1`."""
+    """The answer to a `SyncStep1`: "this is what you miss"."""
 
     update: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SyncUpdate:
-    """"This has just changed." """
+    """A change, as it happens."""
 
     update: bytes
 
@@ -38,7 +38,7 @@ class AwarenessUpdate:
 
 @dataclass(frozen=True, slots=True)
 class QueryAwareness:
-    """"Tell me who is here." """
+    """The question who is here."""
 
 
 Message = SyncStep1 | SyncStep2 | SyncUpdate | AwarenessUpdate | QueryAwareness
@@ -47,7 +47,8 @@ Message = SyncStep1 | SyncStep2 | SyncUpdate | AwarenessUpdate | QueryAwareness
 class Codec(Protocol):
     """Turn one dialect's frames into messages and back, for one address on a socket.
 
-    Members that share a codec object are sent the same bytes, so a frame is encoded once for all of them.
+    Members that share a codec object are sent the same bytes, so a frame is encoded once for all of
+    them.
     """
 
     def decode(self, frame: bytes) -> Message:

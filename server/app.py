@@ -1,0 +1,139 @@
+"""The composition root: settings become a store, a hub and a Starlette application, started and
+stopped in order.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+from plait.persistence import CompactionPolicy, StoreError, Writer, open_store
+from plait.server.api import Api
+from plait.server.compaction import Compactor
+from plait.server.endpoint import Endpoint
+from plait.server.hub import Hub, SystemClock
+from plait.server.limits import Limits
+from plait.server.origins import Origins
+from plait.server.settings import Settings
+from plait.web.pages import routes as page_routes
+
+READY_SECONDS = 5.0
+"""How long `/readyz` waits for the store before it says that it is away."""
+
+
+class Plait:
+    """One node: its store, its rooms, and the application that serves them.
+
+    Nothing is opened before `running` is entered.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limits = _limits(settings)
+        clock = SystemClock()
+        self.store = open_store(settings.store, serving=True)
+        self.writer = Writer(
+            self.store,
+            interval_seconds=settings.commit_ms / 1000,
+            unsaved_bytes_max=self.limits.unsaved_bytes_max,
+        )
+        self.compactor = Compactor(
+            self.store,
+            CompactionPolicy(history_days=settings.history_days),
+            self.limits,
+            clock.wall_ms,
+        )
+        self.hub = Hub(
+            self.store,
+            self.writer,
+            self.compactor,
+            self.limits,
+            idle_seconds=settings.idle_seconds,
+            memory_bytes_max=settings.memory_mb << 20,
+            clock=clock,
+        )
+        self.asgi = self._application()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the store and the hub; at the end store what is unsaved, and close both.
+
+        Raises:
+            StoreError: the store can't be opened; or, at the end, not everything could be stored.
+        """
+        async with AsyncExitStack() as stack:
+            await self.store.open()
+            stack.push_async_callback(self.store.close)
+            await stack.enter_async_context(self.hub)
+            stack.push_async_callback(self.drain)
+            yield
+
+    async def drain(self) -> None:
+        """Send everybody away and store what is unsaved. The second time there is nothing to do.
+
+        Raises:
+            StoreError: not everything could be stored within `drain_seconds`.
+        """
+        await self.hub.drain(self.settings.drain_seconds)
+
+    def _application(self) -> Starlette:
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with self.running():
+                yield
+
+        origins = Origins(self.settings.allow_origin)
+        endpoint = Endpoint(self.hub, origins)
+        return Starlette(
+            routes=[
+                WebSocketRoute("/ws/{name:path}", endpoint.under_ws),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                *Api(self.hub, origins).routes(),
+                *page_routes(),
+                WebSocketRoute("/{name:path}", endpoint.bare),
+            ],
+            lifespan=lifespan,
+        )
+
+    async def _healthz(self, request: Request) -> JSONResponse:
+        """The process is alive: its event loop answers."""
+        return JSONResponse({"status": "alive"})
+
+    async def _readyz(self, request: Request) -> JSONResponse:
+        """Whether this node should be sent clients: the store can be written, and it is not
+        stopping.
+        """
+        reason = None
+        if self.hub.stopping:
+            reason = "the server is stopping"
+        elif self.writer.full:
+            reason = f"too much is unsaved: {self.writer.last_error}"
+        else:
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    await self.store.ping()
+            except StoreError as error:
+                reason = f"the store is away: {error}"
+            except TimeoutError:
+                reason = f"the store did not answer within {READY_SECONDS:.0f} s"
+        body = {
+            "status": "ready" if reason is None else "not ready",
+            "reason": reason,
+            "rooms": len(self.hub.rooms()),
+            "unsaved_updates": self.writer.unsaved_updates,
+        }
+        return JSONResponse(body, 200 if reason is None else 503)
+
+
+def _limits(settings: Settings) -> Limits:
+    message_bytes_max = settings.message_mb << 20
+    return Limits(
+        message_bytes_max=message_bytes_max,
+        awareness_bytes_max=min(Limits().awareness_bytes_max, message_bytes_max),
+        unsaved_bytes_max=settings.unsaved_mb << 20,
+    )

@@ -1,0 +1,138 @@
+"""Who is in a room: the newest presence of every client id, as y-protocols `awareness.js` defines
+it, on the server's side.
+
+The server never looks into a state: it keeps each client's JSON as it came and forwards it
+untouched. What it adds to the protocol is ownership. A client id belongs to the connection that
+last told something new of it, and:
+
+1. an entry is accepted if its clock is above the known one; an entry that takes a presence away
+   also at the known clock (y-protocols: `currClock === clock && state === null &&
+   awareness.states.has(clientID)`);
+2. only the owner can take a presence away. y-websocket clients repeat whatever they hear, time-outs
+   included, so without this one sleeping laptop would remove everybody's cursor;
+3. when a connection ends, what it owned is removed with clock + 1, so that the removal wins
+   everywhere;
+4. a removed client leaves a tombstone, its clock, so that a late message can't revive it. Who tells
+   of it at an older clock is told of the removal. A client that reconnects does just that, and at
+   the word of its own removal it announces itself anew with a higher clock, at once instead of at
+   its next renewal 15 to 30 seconds later.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from plait.server.errors import LimitReached
+from plait.server.limits import Limits
+from plait.server.wire.presence import Entry
+
+
+@dataclass(slots=True)
+class Presence:
+    """One client's newest state."""
+
+    clock: int
+    state: bytes
+    owner: Hashable
+    renewed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What follows from a connection's presence message."""
+
+    news: list[Entry]
+    """For everybody in the room."""
+    corrections: list[Entry]
+    """For the connection alone: removals that it does not know of."""
+
+
+class Awareness:
+    """The presence table of one room."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._present: dict[int, Presence] = {}
+        self._tombstones: dict[int, int] = {}
+        self._owned: dict[Hashable, set[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def states(self) -> list[Entry]:
+        """Return everybody who is present, for one who has just come."""
+        return [Entry(client, each.clock, each.state) for client, each in self._present.items()]
+
+    def apply(self, entries: Iterable[Entry], owner: Hashable, now: float) -> Heard:
+        """Take in what a connection tells; return what is news, and to whom.
+
+        Raises:
+            LimitReached: the connection claims more clients than `Limits.awareness_states_max`.
+        """
+        heard = Heard([], [])
+        for entry in entries:
+            if self._accept(entry, owner, now):
+                heard.news.append(entry)
+            elif entry.state is not None and entry.client not in self._present:
+                removed = Entry(entry.client, self._tombstones[entry.client], None)
+                heard.corrections.append(removed)
+        return heard
+
+    def leave(self, owner: Hashable) -> list[Entry]:
+        """Remove what a connection owned; return the entries that tell so."""
+        return [self._remove(client) for client in sorted(self._owned.get(owner, ()))]
+
+    def expire(self, now: float) -> list[Entry]:
+        """Remove presences that nobody renewed for `Limits.awareness_timeout_seconds`; return the
+        entries that tell so.
+        """
+        oldest = now - self._limits.awareness_timeout_seconds
+        silent = [client for client, each in self._present.items() if each.renewed_at < oldest]
+        return [self._remove(client) for client in silent]
+
+    # How one entry is judged
+
+    def _accept(self, entry: Entry, owner: Hashable, now: float) -> bool:
+        present = self._present.get(entry.client)
+        if entry.state is None:
+            if present is None or present.owner != owner or entry.clock < present.clock:
+                return False
+            self._forget(entry.client, entry.clock)
+            return True
+        if entry.clock <= (present.clock if present else self._tombstones.get(entry.client, -1)):
+            return False
+        if len(entry.state) > self._limits.awareness_state_bytes_max:
+            limit = self._limits.awareness_state_bytes_max
+            raise LimitReached(f"a presence may have {limit} bytes, not {len(entry.state)}")
+        if present is None or present.owner != owner:
+            self._own(entry.client, owner)
+            if present is not None:
+                self._disown(entry.client, present.owner)
+        self._present[entry.client] = Presence(entry.clock, entry.state, owner, now)
+        return True
+
+    def _own(self, client: int, owner: Hashable) -> None:
+        owned = self._owned.setdefault(owner, set())
+        if len(owned) >= self._limits.awareness_states_max:
+            raise LimitReached(
+                f"one connection may tell of {self._limits.awareness_states_max} clients at most"
+            )
+        owned.add(client)
+        self._tombstones.pop(client, None)
+
+    def _disown(self, client: int, owner: Hashable) -> None:
+        owned = self._owned[owner]
+        owned.discard(client)
+        if not owned:
+            del self._owned[owner]
+
+    def _remove(self, client: int) -> Entry:
+        clock = self._present[client].clock + 1
+        self._forget(client, clock)
+        return Entry(client, clock, None)
+
+    def _forget(self, client: int, clock: int) -> None:
+        self._disown(client, self._present.pop(client).owner)
+        self._tombstones.pop(client, None)
+        self._tombstones[client] = clock
+        if len(self._tombstones) > self._limits.awareness_tombstones_max:
+            del self._tombstones[next(iter(self._tombstones))]

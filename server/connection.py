@@ -1,0 +1,135 @@
+"""One socket, without the socket: frames come in, frames go out, and errors become a close code.
+
+A connection knows the rooms that it is a member of, by the address under which its dialect names
+them (y-websocket names none: one room a socket). A *shell* owns the real socket
+(`plait.server.endpoint` for Starlette, `plait.server.channel` for pycrdt's Channel). The shell
+calls `receive` for every frame that arrives, and is woken when there is something to send: it takes
+frames one by one, and closes when `closing` is set and none are left.
+"""
+
+import logging
+from collections.abc import Callable
+
+from plait.server.errors import CloseCode, DecodeError, PlaitError
+from plait.server.limits import Limits
+from plait.server.member import Member
+from plait.server.outbox import Outbox
+from plait.server.room import Room
+from plait.server.wire.messages import Codec
+
+log = logging.getLogger(__name__)
+
+REASON_BYTES_MAX = 123
+"""What a WebSocket close frame has room for (RFC 6455, 5.5.1)."""
+
+
+def _only_room(frame: bytes) -> str:
+    """Return the address of every frame in a dialect that has none."""
+    return ""
+
+
+class Closing:
+    """Why a connection is being closed, in the words of a close frame."""
+
+    __slots__ = ("code", "reason")
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+
+
+class Connection:
+    """One client's socket and its membership of rooms.
+
+    Args:
+        wake: called when there is something to take or to close; must not block.
+        address_of: tells from a frame which of the connection's rooms it is meant for.
+        clock: seconds that only go forward.
+        peer: what the log calls the other side.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+        peer: str = "-",
+        address_of: Callable[[bytes], str] = _only_room,
+    ) -> None:
+        self.outbox = Outbox(limits, wake)
+        self.closing: Closing | None = None
+        self.peer = peer
+        self._limits = limits
+        self._wake = wake
+        self._clock = clock
+        self._address_of = address_of
+        self._memberships: dict[str, tuple[Room, Member]] = {}
+
+    # Rooms
+
+    def join(self, room: Room, codec: Codec, *, address: str = "", who: str = "") -> None:
+        """Become a member of a room; frames with this address are messages to it."""
+        assert address not in self._memberships
+        member = Member(self, codec, self._limits, self._clock(), who)
+        self._memberships[address] = room, member
+        room.join(member)
+
+    def lost(self) -> None:
+        """Leave every room: the socket is gone."""
+        memberships, self._memberships = self._memberships, {}
+        for room, member in memberships.values():
+            room.leave(member)
+        self.outbox.clear()
+
+    # Frames
+
+    def receive(self, frame: bytes) -> None:
+        """Handle a frame from the other side. What is wrong with it closes this connection, and
+        never raises.
+        """
+        if self.closing is not None:
+            return
+        try:
+            membership = self._memberships.get(self._address_of(frame))
+            if membership is None:
+                raise DecodeError("the message is addressed to a document that is not open here")
+            room, member = membership
+            room.receive(member, member.codec.decode(frame))
+        except PlaitError as error:
+            self.close(error)
+        except Exception:
+            log.exception("a message of %d bytes from %s failed", len(frame), self.peer)
+            self.close(PlaitError("the server failed on this message"))
+
+    async def ready(self) -> None:
+        """Wait until every room takes messages; one that reloads its document does not."""
+        for room, _ in list(self._memberships.values()):
+            await room.ready.wait()
+
+    def take(self) -> bytes | None:
+        """Return the next frame to send, or None; brings the members up to date when the outbox has
+        drained.
+        """
+        frame = self.outbox.take()
+        if self.outbox.drained() or frame is None:
+            for room, member in list(self._memberships.values()):
+                if member.lagging_from is not None or member.missed_presence:
+                    room.catch_up(member)
+            frame = frame or self.outbox.take()
+        return frame
+
+    # The end
+
+    def close(self, error: PlaitError) -> None:
+        """Close the socket and tell why; what is queued for it is dropped."""
+        self.close_with(error.close_code, str(error))
+
+    def close_with(self, code: CloseCode, reason: str) -> None:
+        """Close the socket with a code and a reason. The first call decides."""
+        if self.closing is not None:
+            return
+        self.closing = Closing(code, reason)
+        rooms = ", ".join(repr(room.name) for room, _ in self._memberships.values())
+        log.info("closing %s in %s: %d %s", self.peer, rooms, code, reason)
+        self.lost()
+        self._wake()

@@ -1,0 +1,103 @@
+"""The WebSocket endpoint: the one place where Starlette's sockets are read and written.
+
+A room is opened before the socket is accepted. A y-websocket client whose socket opens and is
+closed then comes back after 100 ms, for ever; one whose handshake is refused waits longer each
+time, up to 2.5 s. So what can be known beforehand (a bad name, a deleted document, a store that is
+away) is answered with an HTTP status instead of a close code.
+"""
+
+from urllib.parse import quote, unquote_to_bytes
+
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from plait.server.errors import BadRoomName, PlaitError, TextRefused
+from plait.server.hub import Hub
+from plait.server.origins import Origins
+from plait.server.pump import LinkLost, pump
+from plait.server.wire.ywebsocket import YWEBSOCKET
+
+
+class Endpoint:
+    """Serve y-websocket clients under `/ws/NAME`, or under any path that no other route takes."""
+
+    def __init__(self, hub: Hub, origins: Origins) -> None:
+        self._hub = hub
+        self._origins = origins
+
+    async def under_ws(self, websocket: WebSocket) -> None:
+        """Serve the room that is named after `/ws/`."""
+        await self._serve(websocket, "/ws/")
+
+    async def bare(self, websocket: WebSocket) -> None:
+        """Serve the room that the whole path names, as y-websocket-server does."""
+        await self._serve(websocket, "/")
+
+    async def _serve(self, websocket: WebSocket, prefix: str) -> None:
+        try:
+            self._origins.check(websocket)
+            async with self._hub.room(room_name(websocket, prefix)) as room:
+                # A client that offers subprotocols gives up unless the server selects one.
+                await websocket.accept(next(iter(websocket.scope["subprotocols"]), None))
+                client = websocket.client
+                peer = f"{client.host}:{client.port}" if client else "-"
+                await pump(self._hub, room, YWEBSOCKET, _WebSocketLink(websocket), peer)
+        except PlaitError as error:
+            await _refuse(websocket, error)
+        except WebSocketDisconnect:
+            pass  # It was gone before it was accepted.
+
+
+class _WebSocketLink:
+    """An accepted WebSocket; implements `pump.Link`."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise LinkLost
+        frame: bytes | None = message.get("bytes")
+        if frame is None:
+            raise TextRefused("send binary frames; the protocol has no text")
+        return frame
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._websocket.send_bytes(frame)
+        except WebSocketDisconnect:
+            raise LinkLost from None
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            await self._websocket.close(code, reason)
+        except WebSocketDisconnect:
+            raise LinkLost from None
+
+
+def room_name(websocket: WebSocket, prefix: str) -> str:
+    """Return the room that a path names after a prefix, percent-decoded once.
+
+    y-websocket puts the name into the URL as it is; the browser encodes what a URL can't hold.
+
+    Raises:
+        BadRoomName: it is not UTF-8.
+    """
+    scope = websocket.scope
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    raw = raw.removeprefix(quote(scope.get("root_path", "")).encode()).removeprefix(prefix.encode())
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise BadRoomName("a room's name has to be UTF-8, percent-encoded") from None
+
+
+async def _refuse(websocket: WebSocket, error: PlaitError) -> None:
+    """Tell a client that is not accepted yet why it won't be."""
+    if websocket.application_state is not WebSocketState.CONNECTING:
+        return
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(PlainTextResponse(str(error), error.status))
+    else:
+        await websocket.close(error.close_code, str(error))

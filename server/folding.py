@@ -1,0 +1,134 @@
+"""Fold a document's log into a snapshot, and old rows into one, and prove that nothing is lost
+before anybody relies on it.
+
+Functions of bytes, since large documents are folded in a process of their own
+(`plait.server.apart`).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from plait.persistence import LoggedUpdate, Segment, Snapshot, Stored
+from plait.server.document import Document, merge
+from plait.server.errors import DocumentBroken
+from plait.server.limits import Limits
+from plait.server.replay import restore, restore_snapshot
+from plait.server.wire import originals
+from plait.server.wire.slices import slice_state
+from plait.server.wire.structs import read_deletes, sections
+from plait.server.wire.update import inspect
+
+log = logging.getLogger(__name__)
+
+Extent = dict[tuple[str, int], list[tuple[int, int]]]
+"""Unbroken ranges of clocks, by whether they are structs or deletions and by client."""
+
+
+def read(stored: Stored, limits: Limits) -> tuple[Document, list[LoggedUpdate]]:
+    """Return a stored document at once, and the rows that are not ready.
+
+    Raises:
+        DocumentBroken, UpdateRefused: what is stored can't be read.
+    """
+    document = Document(limits)
+    waiting: list[LoggedUpdate] = []
+    for _ in restore(document, stored, waiting):
+        pass
+    return document, waiting
+
+
+def fold_snapshot(stored: Stored, limits: Limits, now_ms: int) -> Snapshot | None:
+    """Return a snapshot that stands for all rows of a document, proven to hold what they hold.
+
+    None if nothing would be covered. If pycrdt can't encode the document, its rows are merged
+    instead, which pycrdt does without looking at what they mean.
+
+    Raises:
+        DocumentBroken, UpdateRefused: it could not be proven; the log has to stay as it is.
+    """
+    document, waiting = read(stored, limits)
+    covered = [row.seq for row in stored.updates]
+    if waiting:
+        first = min(row.seq for row in waiting)
+        covered = [seq for seq in covered if seq < first]
+    if not covered:
+        return None
+    empty = Snapshot(covered[-1], (), now_ms)
+    try:
+        return _proven(empty, document.encode(), document, limits)
+    except DocumentBroken as error:
+        log.error("%r: %s; its log is merged instead", stored.document, error)
+    parts = [*(stored.snapshot.slices if stored.snapshot else ())]
+    parts += [row.update for row in stored.updates]
+    merged = document.mended(merge(parts))
+    return _proven(empty, merged, document, limits, by_clocks=True)
+
+
+def _proven(
+    empty: Snapshot, state: bytes, document: Document, limits: Limits, *, by_clocks: bool = False
+) -> Snapshot:
+    """Cut a state into slices, load them into a fresh document, and compare.
+
+    Args:
+        by_clocks: compare only how far each client has come; the document itself can't be encoded.
+    """
+    slices = tuple(slice_state(state))
+    shapes = [inspect(part, any_depth_max=limits.any_depth_max) for part in slices]
+    snapshot = replace(
+        empty,
+        slices=slices,
+        types=sum(shape.types for shape in shapes),
+        lossy=not all(shape.lossless for shape in shapes),
+        astral=any(shape.astral for shape in shapes),
+    )
+    fresh = Document(limits)
+    for _ in restore_snapshot(fresh, snapshot):
+        pass
+    same = fresh.clocks() == document.clocks() if by_clocks else fresh.equals(document)
+    fresh.close()
+    if not same:
+        raise DocumentBroken("a snapshot, loaded again, is not the document it was made of")
+    return snapshot
+
+
+def fold_rows(rows: Sequence[LoggedUpdate]) -> Segment:
+    """Return a segment that takes the place of rows of the log, proven to hold each of their
+    structs and deletions.
+
+    Raises:
+        DocumentBroken, UpdateRefused: it could not be proven; the rows have to stay.
+    """
+    updates = [row.update for row in rows]
+    merged = merge(updates)
+    if not all(inspect(update).lossless for update in updates):
+        kept: dict[tuple[int, int], bytes] = {}
+        for update in updates:
+            kept.update(originals.collect(update))
+        merged = originals.put_back(merged, kept)
+    if _extent([merged]) != _extent(updates):
+        raise DocumentBroken("rows of the log, merged, are not what they were")
+    return Segment(rows[0].seq, rows[-1].seq, merged)
+
+
+def _extent(updates: Sequence[bytes]) -> Extent:
+    """Return which structs and which deletions are in updates."""
+    ranges: Extent = {}
+    for update in updates:
+        for client, first, end in inspect(update).runs:
+            ranges.setdefault(("structs", client), []).append((first, end))
+        _, position = sections(update)
+        for client, deleted in read_deletes(update, position).items():
+            for clock, length in deleted:
+                ranges.setdefault(("deletes", client), []).append((clock, clock + length))
+    return {key: _joined(found) for key, found in ranges.items()}
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, end in sorted(ranges):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((first, end))
+    return joined

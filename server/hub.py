@@ -1,0 +1,367 @@
+"""The registry of rooms: who wants one gets it, loaded once; when nobody wants it any more, it
+goes.
+
+Rules:
+
+1. A room is in the table from the first wish for it until it is unloaded, and all who come
+   meanwhile wait for the same load. There is no moment in which a second copy could come to be.
+2. A room is held by *leases*. It is unloaded only without a lease and with nothing unsaved, in one
+   step without `await`.
+3. A load that fails leaves no entry, and is an error to those who wait; never an empty document.
+4. Every task belongs to the hub's task group and ends with it.
+5. The store may have other writers: the command line, a restore script, another server on the same
+   file. What they append is noticed within about a second, and edited into the open rooms.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from zlib import crc32
+
+from plait.persistence import DocumentDeleted, LoggedUpdate, Store, StoreError, Writer
+from plait.server.compaction import Compactor
+from plait.server.document import Document
+from plait.server.errors import (
+    BadRoomName,
+    DocumentBroken,
+    DocumentGone,
+    PlaitError,
+    RoomUnavailable,
+    ServerStopping,
+    UpdateRefused,
+)
+from plait.server.limits import Limits
+from plait.server.loading import Loader
+from plait.server.memory import give_back
+from plait.server.room import Clock, Room
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+ROOM_TICKS = 5
+"""A room's own tick comes every so many of the hub's, different rooms' at different ones."""
+LOGGED_MAX = 200
+"""Rows that an open room logs before it is considered for compaction."""
+GIVE_BACK_BYTES = 1 << 20
+"""Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
+
+T = TypeVar("T")
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only go forward."""
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        """Return milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+
+class _Entry:
+    """A room that is open or being opened."""
+
+    __slots__ = ("idle_since", "leases", "room", "waiting")
+
+    def __init__(self, idle_since: float) -> None:
+        self.leases = 0
+        self.idle_since = idle_since
+        self.room: asyncio.Future[Room]
+        self.waiting: list[LoggedUpdate] = []
+        """Rows of the log that build upon rows yet to come."""
+
+    @property
+    def loaded(self) -> Room | None:
+        """The room, once it is there."""
+        return self.room.result() if self.room.done() and not self.room.exception() else None
+
+
+class _Source:
+    """What a room gets from the store when pycrdt fails; implements `room.Source`."""
+
+    def __init__(self, hub: "Hub", name: str) -> None:
+        self._hub = hub
+        self._name = name
+
+    def document(self) -> "asyncio.Future[Document]":
+        """Load the document anew."""
+        return self._hub.start(self._hub.reload(self._name))
+
+    def missing(self, state_vector: bytes) -> "asyncio.Future[bytes]":
+        """Return from the log what a holder of the state vector misses."""
+        return self._hub.start(self._hub.loader.missing(self._name, state_vector))
+
+
+class Hub:
+    """All rooms of this node. An async context manager; nothing works outside of it.
+
+    Args:
+        store: opened before, closed after.
+        idle_seconds: how long a room is kept that nobody holds.
+        memory_bytes_max: what documents may take in all before idle ones have to go at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        compactor: Compactor,
+        limits: Limits,
+        *,
+        idle_seconds: float = 30.0,
+        memory_bytes_max: int = 1 << 30,
+        clock: Clock | None = None,
+    ) -> None:
+        self.store = store
+        self.writer = writer
+        self.limits = limits
+        self.clock: Clock = clock or SystemClock()
+        self.loader = Loader(store, writer, limits)
+        self.stopping = False
+        self._compactor = compactor
+        self._idle_seconds = idle_seconds
+        self._memory_bytes_max = memory_bytes_max
+        self._entries: dict[str, _Entry] = {}
+        self._followed = 0
+        self._tasks = asyncio.TaskGroup()
+        self._running: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._followed = (await self.store.changes(-1, ())).seq
+        await self._tasks.__aenter__()
+        for work in (
+            self.writer.run(),
+            self._compactor.run(),
+            self._tick_forever(),
+            self._follow_forever(),
+        ):
+            self._running.append(self._tasks.create_task(work))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._tasks.__aexit__(kind, error, traceback)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+        """Run a coroutine as a task of the hub's; its failure concerns the future alone."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except Exception as error:
+                if not outcome.done():
+                    outcome.set_exception(error)
+                    outcome.exception()  # or asyncio complains if nobody waits any more
+            except BaseException:
+                outcome.cancel()
+                raise
+            else:
+                if not outcome.done():
+                    outcome.set_result(result)
+
+        self._tasks.create_task(run())
+        return outcome
+
+    # Rooms
+
+    @asynccontextmanager
+    async def room(self, name: str) -> AsyncIterator[Room]:
+        """Hold a room for the length of a `with`, loading it if need be.
+
+        Raises:
+            BadRoomName: the name can't be a room's.
+            DocumentGone: the document was deleted.
+            RoomUnavailable: it can't be loaded now.
+            ServerStopping: the server takes nobody in any more.
+        """
+        self.check_name(name)
+        if self.stopping:
+            raise ServerStopping("the server is stopping; connect again")
+        entry = self._entries.get(name)
+        if entry is None or (entry.loaded is not None and entry.loaded.dead):
+            entry = self._entries[name] = _Entry(self.clock.monotonic())
+            entry.room = self.start(self._open(name, entry))
+        entry.leases += 1
+        try:
+            yield await asyncio.shield(entry.room)
+        finally:
+            entry.leases -= 1
+            entry.idle_since = self.clock.monotonic()
+
+    def rooms(self) -> dict[str, Room]:
+        """Return the rooms that are open, by name."""
+        return {
+            name: room
+            for name, entry in self._entries.items()
+            if (room := entry.loaded) is not None
+        }
+
+    async def delete(self, name: str, *, purge: bool = False) -> bool:
+        """Delete a document and send away who edits it; return whether it was there."""
+        self.check_name(name)
+        deleted = await self.store.delete(name, self.clock.wall_ms())
+        self._send_away(name)
+        if purge:
+            deleted = bool(await self.store.purge(document=name)) or deleted
+        return deleted
+
+    def check_name(self, name: str) -> None:
+        """Check that a name can be a room's.
+
+        Raises:
+            BadRoomName: it is empty, too long, or has a zero byte.
+        """
+        limit = self.limits.room_name_bytes_max
+        if not name.strip():
+            raise BadRoomName("a room needs a name: connect to /ws/NAME")
+        if len(name.encode(errors="replace")) > limit:
+            raise BadRoomName(f"a room's name may have {limit} bytes")
+        if "\x00" in name:
+            raise BadRoomName("a room's name can't have a zero byte")
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Take nobody in any more, send everybody away, and wait until all is stored.
+
+        Raises:
+            StoreError: something could not be stored in time.
+        """
+        self.stopping = True
+        for room in self.rooms().values():
+            room.flush()
+            room.close(ServerStopping("the server is stopping; connect again"))
+        await self.writer.flush(timeout_seconds)
+
+    # Loading and unloading
+
+    async def _open(self, name: str, entry: _Entry) -> Room:
+        try:
+            loaded = await self.loader.load(name)
+        except BaseException as error:
+            if self._entries.get(name) is entry:
+                del self._entries[name]
+            raise _refusal(name, error) from error
+        entry.waiting = loaded.waiting
+        return Room(
+            name,
+            loaded.document,
+            self.writer,
+            self.limits,
+            source=_Source(self, name),
+            clock=self.clock,
+            call_soon=asyncio.get_running_loop().call_soon,
+        )
+
+    async def reload(self, name: str) -> Document:
+        """Load the document of an open room anew."""
+        loaded = await self.loader.load(name)
+        if name in self._entries:
+            self._entries[name].waiting = loaded.waiting
+        return loaded.document
+
+    def _unload_idle(self) -> None:
+        now = self.clock.monotonic()
+        memory = sum(room.document.memory_bytes for room in self.rooms().values())
+        freed = 0
+        for _, name, room in sorted(
+            (entry.idle_since, name, room)
+            for name, entry in self._entries.items()
+            if not entry.leases and (room := entry.loaded) is not None and not room.busy
+        ):
+            kept = now - self._entries[name].idle_since < self._idle_seconds
+            if kept and memory - freed <= self._memory_bytes_max:
+                continue
+            del self._entries[name]
+            room.document.close()
+            freed += room.document.memory_bytes
+            self._compactor.consider(name)
+        if freed > GIVE_BACK_BYTES:
+            give_back()
+
+    def _send_away(self, name: str) -> None:
+        """Close a deleted document's room; who comes from now on asks the store, which refuses."""
+        entry = self._entries.get(name)
+        if entry is not None and (room := entry.loaded) is not None and not room.dead:
+            room.dead = True
+            room.close(DocumentGone("this document was deleted"))
+
+    # What time brings
+
+    async def _tick_forever(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            ticks += 1
+            try:
+                for name, room in self.rooms().items():
+                    if crc32(name.encode(errors="replace")) % ROOM_TICKS == ticks % ROOM_TICKS:
+                        room.tick()
+                        if room.logged > LOGGED_MAX:
+                            room.logged = 0
+                            self._compactor.consider(name)
+                self._unload_idle()
+            except Exception:
+                log.exception("a tick of the hub failed")
+
+    async def _follow_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self._follow()
+            except StoreError as error:
+                log.warning("other writers of the store can't be followed now: %s", error)
+            except Exception:
+                log.exception("following other writers of the store failed")
+
+    async def _follow(self) -> None:
+        """Edit into the open rooms what others appended to the store."""
+        changes = await self.store.changes(self._followed, list(self._entries))
+        for name in changes.deleted:
+            self._send_away(name)
+        news: dict[str, list[LoggedUpdate]] = {}
+        for row in changes.updates:
+            news.setdefault(row.document, []).append(row)
+        for name, rows in news.items():
+            entry = self._entries.get(name)
+            if entry is not None:
+                await self._follow_room(entry, rows)
+        self._followed = changes.seq
+
+    async def _follow_room(self, entry: _Entry, rows: list[LoggedUpdate]) -> None:
+        try:
+            room = await asyncio.shield(entry.room)
+        except PlaitError:
+            return  # It was not loaded; the next load reads these rows from the store.
+        await room.ready.wait()
+        waiting = []
+        for row in [*entry.waiting, *rows]:
+            try:
+                if not room.apply_logged(row):
+                    waiting.append(row)
+            except PlaitError as error:
+                log.error("room %r: row %d of the log: %s", room.name, row.seq, error)
+        entry.waiting = waiting
+
+
+def _refusal(name: str, error: BaseException) -> BaseException:
+    """Return what those are told who wait for a document that can't be loaded."""
+    match error:
+        case DocumentDeleted():
+            return DocumentGone("this document was deleted")
+        case StoreError() | DocumentBroken() | UpdateRefused():
+            log.error("document %r can't be loaded: %s", name, error)
+            return RoomUnavailable("the document can't be loaded now; connect again")
+        case _:
+            return error

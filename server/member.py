@@ -1,0 +1,73 @@
+"""One client in one room: the session, the dialect, and what it was last known to have.
+
+A socket may be a member of many rooms, so what belongs to the socket (its outbox) is shared and
+what belongs to the room is here. A member whose socket lags (`plait.server.outbox`) is not sent
+what happens; instead `lagging_from` remembers the state that it has, and `missed_presence` that it
+does not know who is here.
+"""
+
+from typing import Protocol
+
+from plait.server.errors import PlaitError
+from plait.server.limits import Limits
+from plait.server.outbox import Outbox
+from plait.server.session import Session
+from plait.server.wire.messages import Codec
+from plait.server.wire.presence import Entry, encode_presence
+
+
+class Socket(Protocol):
+    """What a room knows of a connection."""
+
+    outbox: Outbox
+
+    def close(self, error: PlaitError) -> None:
+        """Close the whole connection and say why. Returns at once, and calls nobody back before it
+        has.
+        """
+
+
+class Member:
+    """One client in one room."""
+
+    __slots__ = (
+        "codec",
+        "lagging_from",
+        "missed_presence",
+        "session",
+        "socket",
+        "unacknowledged",
+        "who",
+    )
+
+    def __init__(
+        self, socket: Socket, codec: Codec, limits: Limits, now: float, who: str = ""
+    ) -> None:
+        self.socket = socket
+        self.codec = codec
+        self.who = who
+        """Subject of its principal, empty if unknown; written into the log beside its updates."""
+        self.session = Session(limits, now)
+        self.unacknowledged = 0
+        """Updates of its own that are not committed yet."""
+        self.lagging_from: dict[int, int] | None = None
+        """Clocks of the state that it has, or less; None if it has been sent everything."""
+        self.missed_presence = False
+
+    def send(self, frame: bytes, now: float) -> bool:
+        """Send a frame of sync; return whether it will arrive."""
+        arrives = self.socket.outbox.push(frame, now)
+        if arrives:
+            self.session.sent_at = now
+        return arrives
+
+    def send_presence(self, entries: list[Entry], now: float) -> None:
+        """Send presence, which a lagging member does without."""
+        self.send_presence_frame(self.codec.awareness(encode_presence(entries)), now)
+
+    def send_presence_frame(self, frame: bytes, now: float) -> None:
+        """Send presence that is encoded already."""
+        if self.socket.outbox.push_presence(frame, now):
+            self.session.sent_at = now
+        else:
+            self.missed_presence = True

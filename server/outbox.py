@@ -1,0 +1,74 @@
+"""What one socket still has to be sent, and when a slow reader has had enough.
+
+A reader that falls behind must cost neither memory nor anybody's time. Its frames queue up to a
+mark, `outbox_bytes_high`. Above it the outbox is *lagging* and takes nothing more: the rooms
+remember the state that the reader will have when it has read what is queued, and once that is below
+`outbox_bytes_low` they bring it up to date with one diff. A reader that does not get there within
+`outbox_drain_seconds` is closed. So at most the high mark and one frame are ever queued. Presence,
+which is renewed anyway, has to stop at half of it.
+
+Pure: whoever owns the socket takes frames out, and is told by `wake` that there are some.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from plait.server.limits import Limits
+
+
+class Outbox:
+    """The frames on their way to one socket."""
+
+    __slots__ = ("_frames", "_limits", "_wake", "bytes", "lagging_since")
+
+    def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
+        self._limits = limits
+        self._wake = wake
+        self._frames: deque[bytes] = deque()
+        self.bytes = 0
+        """What is queued."""
+        self.lagging_since: float | None = None
+        """When it rose above the high mark; None if it takes frames."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def push(self, frame: bytes, now: float) -> bool:
+        """Queue a frame, unless lagging; return whether the reader will get it."""
+        if self.lagging_since is not None:
+            return False
+        self._frames.append(frame)
+        self.bytes += len(frame)
+        if self.bytes > self._limits.outbox_bytes_high:
+            self.lagging_since = now
+        self._wake()
+        return True
+
+    def push_presence(self, frame: bytes, now: float) -> bool:
+        """Queue a frame unless much else is queued; return whether the reader will get it."""
+        return self.bytes <= self._limits.outbox_bytes_high // 2 and self.push(frame, now)
+
+    def take(self) -> bytes | None:
+        """Return the next frame to send, or None."""
+        if not self._frames:
+            return None
+        frame = self._frames.popleft()
+        self.bytes -= len(frame)
+        return frame
+
+    def drained(self) -> bool:
+        """Whether it was lagging and is no more; from then on it takes frames again."""
+        if self.lagging_since is None or self.bytes > self._limits.outbox_bytes_low:
+            return False
+        self.lagging_since = None
+        return True
+
+    def overdue(self, now: float) -> bool:
+        """Whether the reader had its time to catch up, and did not."""
+        since = self.lagging_since
+        return since is not None and now - since > self._limits.outbox_drain_seconds
+
+    def clear(self) -> None:
+        """Drop what is queued; the socket is gone."""
+        self._frames.clear()
+        self.bytes = 0

@@ -1,0 +1,77 @@
+"""Run a connection over anything that carries frames: a task that reads and a task that writes, and
+when one ends, so does the other.
+"""
+
+import asyncio
+from typing import Protocol
+
+from plait.server.connection import Connection
+from plait.server.errors import ClientError
+from plait.server.hub import Hub
+from plait.server.room import Room
+from plait.server.wire.messages import Codec
+
+
+class Link(Protocol):
+    """What carries frames. Its methods raise `LinkLost` when the other side is gone."""
+
+    async def receive(self) -> bytes:
+        """Return the next frame.
+
+        Raises:
+            LinkLost: there will be none.
+            ClientError: what came is not a frame.
+        """
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; return when there is room for another."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say why nothing more will come."""
+
+
+class LinkLost(Exception):
+    """Raised by a `Link` when the other side is gone."""
+
+
+async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> None:
+    """Make the other side of a link a member of a room until it leaves or is closed."""
+    woken = asyncio.Event()
+    connection = Connection(hub.limits, woken.set, hub.clock.monotonic, peer)
+    connection.join(room, codec)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_read(hub, connection, link))
+            writing = tasks.create_task(_write(connection, link, woken))
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            if connection.closing is None:
+                writing.cancel()
+    finally:
+        connection.lost()
+
+
+async def _read(hub: Hub, connection: Connection, link: Link) -> None:
+    while connection.closing is None:
+        # Not reading is the back pressure: the kernel's buffers fill up, and the client waits.
+        await hub.writer.wait_not_full()
+        await connection.ready()
+        try:
+            connection.receive(await link.receive())
+        except ClientError as error:
+            connection.close(error)
+        except LinkLost:
+            return
+
+
+async def _write(connection: Connection, link: Link, woken: asyncio.Event) -> None:
+    try:
+        while connection.closing is None:
+            woken.clear()
+            while (frame := connection.take()) is not None:
+                await link.send(frame)
+            if connection.closing is None:
+                await woken.wait()
+        await link.close(connection.closing.code, connection.closing.reason)
+    except LinkLost:
+        pass  # Whoever reads learns of it as well.

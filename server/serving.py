@@ -1,0 +1,137 @@
+"""Run the application in uvicorn: bind, announce, wait for a signal, drain, exit."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import uvicorn
+
+from plait.persistence import StoreError
+from plait.server.app import Plait
+from plait.server.errors import ConfigError
+from plait.server.memory import raise_stack_limit
+from plait.server.origins import is_loopback
+from plait.server.settings import Settings
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: after a restart everybody comes at once."""
+PING_SECONDS = 20.0
+PONG_SECONDS = 60.0
+"""A client with a slow line may be busy with a large document for a while before it answers a ping.
+"""
+CLOSE_SECONDS = 5
+"""How long sockets get to say good-bye."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 if something could not be
+    stored.
+
+    Raises:
+        ConfigError: the address or the store can't be used.
+    """
+    _check_exposure(settings)
+    raise_stack_limit()
+    plait = Plait(settings)
+    listening = _bind(settings)
+    config = uvicorn.Config(
+        plait.asgi,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=plait.limits.message_bytes_max,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PONG_SECONDS,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        backlog=BACKLOG,
+        server_header=False,
+    )
+    server = _Server(config, _url(listening))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_run(plait, server, listening))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but telling when it listens, and without its signal handling, which would end the
+    process by the signal.
+    """
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"Plait serves {self._url}", flush=True)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run(plait: Plait, server: _Server, listening: socket.socket) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(plait.running())
+            except StoreError as error:
+                raise ConfigError(f"the store can't be used: {error}") from None
+            await _serve_until(stop, plait, server, listening)
+    except StoreError as error:
+        print(f"plait: not everything could be stored: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve_until(
+    stop: asyncio.Event, plait: Plait, server: _Server, listening: socket.socket
+) -> None:
+    serving = asyncio.create_task(server.serve([listening]))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    try:
+        # First, so that clients are told why, and what they typed is stored and acknowledged.
+        await plait.drain()
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Refuse to let strangers in unless that was asked for."""
+    if not settings.allow_anonymous and not is_loopback(settings.host):
+        raise ConfigError(
+            f"whoever reaches {settings.host} could read and write every document: "
+            "listen on 127.0.0.1 (behind a proxy that knows its users), or add --allow-anonymous"
+        )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen on {settings.host}, port {settings.port}: {error.strerror or error}"
+        ) from None
+    return listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,167 @@
+"""One client on one document, as a pure state machine: a message and the time go in, effects come
+out.
+
+Rules:
+
+1. Everything that depends on *which* client sent a message is decided here: what it may do, what it
+   still owes, what it was last sent. What depends on the document is decided by the room, which
+   carries the effects out.
+2. This module knows no socket, no clock and no pycrdt, so two sessions can be wired together in a
+   test, or a thousand in a simulation.
+
+Theory of operation. A session is `OPEN` from the moment its member joins a room until it is
+`CLOSED`. What a message leads to is a table, `_HANDLERS`. An update that builds on one the room has
+not seen (`hold`) waits here, within a bound; the first such update asks the client for what is
+missing, and the answer, a `SyncStep2`, ends the question.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from plait.server.errors import LimitReached
+from plait.server.limits import Limits
+from plait.server.wire.messages import (
+    AwarenessUpdate,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    SyncUpdate,
+)
+from plait.server.wire.presence import Entry, decode_presence
+
+NOTHING = b"\x00\x00"
+"""The update that holds no struct and no deletion."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMissing:
+    """Answer with what the client misses beyond its state vector."""
+
+    state_vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyUpdate:
+    """Apply the client's update, tell the others, store it, acknowledge it once it is stored."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPresence:
+    """Take in what the client tells of presence, and tell everybody."""
+
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class SendPresence:
+    """Tell the client who is here."""
+
+
+Effect = SendMissing | ApplyUpdate | ApplyPresence | SendPresence
+
+
+class State(Enum):
+    """Whether the session takes messages."""
+
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class Session:
+    """What the server knows of one client on one document."""
+
+    __slots__ = ("_held", "_held_bytes", "_limits", "asked", "sent_at", "state")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self.state = State.OPEN
+        self.asked = False
+        """Whether the client owes a `SyncStep2` to a question of ours."""
+        self.sent_at = now
+        """When the client was last sent anything, in seconds of the room's clock."""
+
+    def receive(self, message: Message) -> Effect | None:
+        """Return what the room has to do for a message; None if nothing.
+
+        Raises:
+            DecodeError: the message carries presence that is malformed.
+            LimitReached: it carries more than this client may send.
+        """
+        if self.state is State.CLOSED:
+            return None
+        return _HANDLERS[type(message)](self, message)
+
+    def close(self) -> None:
+        """Take no more messages, and let go of what is held."""
+        self.state = State.CLOSED
+        self._held.clear()
+        self._held_bytes = 0
+
+    # Updates that came before what they build upon
+
+    def hold(self, update: bytes) -> bool:
+        """Keep an update that is not ready yet; return whether the client has to be asked for what
+        is missing.
+
+        Raises:
+            LimitReached: more than `Limits.pending_bytes_max` would be held.
+        """
+        self._held_bytes += len(update)
+        if self._held_bytes > self._limits.pending_bytes_max:
+            raise LimitReached("updates arrive without the ones that they build upon; sync again")
+        self._held.append(update)
+        ask, self.asked = not self.asked, True
+        return ask
+
+    def take_held(self) -> list[bytes]:
+        """Return the held updates, oldest first, and hold none."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        return held
+
+    @property
+    def holds(self) -> bool:
+        """Whether any update is held."""
+        return bool(self._held)
+
+    # Silence
+
+    def needs_keepalive(self, now: float) -> bool:
+        """Whether the client heard nothing for so long that it is about to give up."""
+        return now - self.sent_at >= self._limits.keepalive_seconds
+
+    # One handler a kind of message
+
+    def _on_step1(self, message: SyncStep1) -> Effect:
+        return SendMissing(message.state_vector)
+
+    def _on_step2(self, message: SyncStep2) -> Effect | None:
+        self.asked = False
+        return self._on_update(message)
+
+    def _on_update(self, message: SyncStep2 | SyncUpdate) -> Effect | None:
+        return None if message.update == NOTHING else ApplyUpdate(message.update)
+
+    def _on_awareness(self, message: AwarenessUpdate) -> Effect:
+        limit = self._limits.awareness_bytes_max
+        if len(message.update) > limit:
+            raise LimitReached(f"presence may have {limit} bytes, not {len(message.update)}")
+        return ApplyPresence(decode_presence(message.update, self._limits.awareness_entries_max))
+
+    def _on_query(self, message: QueryAwareness) -> Effect:
+        return SendPresence()
+
+
+_HANDLERS: dict[type[Any], Callable[[Session, Any], Effect | None]] = {
+    SyncStep1: Session._on_step1,
+    SyncStep2: Session._on_step2,
+    SyncUpdate: Session._on_update,
+    AwarenessUpdate: Session._on_awareness,
+    QueryAwareness: Session._on_query,
+}

@@ -1,0 +1,229 @@
+"""Settings: what an operator may choose, from flags, the environment and a TOML file, in this order
+of precedence.
+
+Every setting is a field of `Settings`; its name is the flag (`--idle-seconds`), the variable
+(`PLAIT_IDLE_SECONDS`) and the key (`idle_seconds`). An unknown one is an error that names it.
+docs/configuration.md describes each; a test compares.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from plait.server.errors import ConfigError
+
+PREFIX = "PLAIT_"
+
+_KUBERNETES = re.compile(r"PLAIT_(SERVICE_(HOST|PORT).*|PORT_\d+_(TCP|UDP).*|PORT)")
+"""Variables that Kubernetes sets in every pod beside a service named `plait`."""
+
+
+def _whole(text: str) -> int:
+    return int(text.replace("_", ""))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _truth(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+            text.lower()
+        ]
+    except KeyError:
+        raise ValueError("true or false is expected") from None
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is expected")
+        return text
+
+    return parse
+
+
+def _setting(
+    default: Any,
+    help: str,
+    parse: Callable[[str], Any] = str,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    return field(default=default, metadata={"help": help, "parse": parse, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `plait serve` runs with."""
+
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    port: int = _setting(8000, "port to listen on; 0 picks a free one", _whole, 0, 65535)
+    store: str = _setting(
+        "sqlite:///plait.db", "where documents are kept: sqlite:///PATH or memory://"
+    )
+    allow_anonymous: bool = _setting(
+        False, "let anybody read and write who reaches an address beyond this machine", _truth
+    )
+    allow_origin: tuple[str, ...] = _setting(
+        (),
+        "web pages that may connect, besides those of this server: https://app.example.org, or *",
+        _words,
+    )
+    idle_seconds: float = _setting(
+        30.0, "how long a room stays in memory after its last client left", float, 0
+    )
+    memory_mb: int = _setting(
+        1024, "memory for documents; above it idle rooms are unloaded at once", _whole, 1
+    )
+    message_mb: int = _setting(64, "largest message or upload in MiB", _whole, 1, 1024)
+    commit_ms: float = _setting(
+        20.0, "time between commits under load; an acknowledgement waits for one", float, 0, 1000
+    )
+    unsaved_mb: int = _setting(
+        64, "edits kept in memory while the store is away; above it clients have to wait", _whole, 4
+    )
+    history_days: float = _setting(
+        30.0, "days for which every single edit is kept; older ones are folded together", float, 0
+    )
+    drain_seconds: float = _setting(
+        10.0, "how long a stopping server tries to store what is unsaved", float, 0
+    )
+    log_level: str = _setting(
+        "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting(
+        "text", "text, or json for a line of JSON an event", _one_of("text", "json")
+    )
+
+
+NAMES = tuple(each.name for each in fields(Settings))
+
+
+def load(
+    flags: Mapping[str, str | None], environment: Mapping[str, str], file: str | None = None
+) -> Settings:
+    """Return the settings.
+
+    Args:
+        flags: by setting's name; None where a flag was not given.
+        file: a TOML file; without one, `PLAIT_CONFIG` of the environment.
+
+    Raises:
+        ConfigError: a setting is unknown or has a value that it can't have; names where.
+    """
+    path = file or environment.get(PREFIX + "CONFIG")
+    values = _from_file(Path(path)) if path else {}
+    values |= _from_environment(environment)
+    values |= {
+        name: _parse(name, text, _flag(name)) for name, text in flags.items() if text is not None
+    }
+    return Settings(**values)
+
+
+def flag_help(name: str) -> str:
+    """Return one line on a setting, with its default."""
+    each = _field(name)
+    default = ", ".join(each.default) if isinstance(each.default, tuple) else each.default
+    shown = f" (default: {str(default).lower() if isinstance(default, bool) else default})"
+    return str(each.metadata["help"]) + (shown if default != "" else "")
+
+
+def is_switch(name: str) -> bool:
+    """Whether a setting is true or false, so that its flag needs no value."""
+    return isinstance(_field(name).default, bool)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _field(name: str) -> "Field[Any]":
+    found = next(each for each in fields(Settings) if each.name == name)
+    assert found.default is not MISSING
+    return found
+
+
+def _parse(name: str, text: str, origin: str) -> Any:
+    metadata = _field(name).metadata
+    try:
+        value = metadata["parse"](text)
+    except ValueError as error:
+        said = str(error)
+        why = said if said.endswith("expected") else "a number is expected"
+        raise ConfigError(f"{origin}: {text!r} can't be used: {why}") from None
+    return _within(name, value, origin)
+
+
+def _within(name: str, value: Any, origin: str) -> Any:
+    metadata = _field(name).metadata
+    low, high = metadata["low"], metadata["high"]
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{origin}: {value} can't be used: it has to be {bounds}")
+    return value
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable == PREFIX + "CONFIG":
+            continue
+        if _KUBERNETES.fullmatch(variable) and (variable != "PLAIT_PORT" or "://" in text):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        _known(name, variable, lambda each: PREFIX + each.upper())
+        values[name] = _parse(name, text, variable)
+    return values
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    values = {}
+    for name, value in table.items():
+        origin = f"{name} in {path}"
+        _known(name, origin, str)
+        values[name] = _typed(name, value, origin)
+    return values
+
+
+def _typed(name: str, value: Any, origin: str) -> Any:
+    """Return a value of the file as the setting's type."""
+    default = _field(name).default
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(str(each) for each in value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return _within(name, float(value), origin)
+    if isinstance(value, str):
+        return _parse(name, value, origin)
+    if type(value) is not type(default):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(
+            type(default), "text"
+        )
+        raise ConfigError(f"{origin}: {value!r} can't be used: {kind} is expected")
+    return _within(name, value, origin)
+
+
+def _known(name: str, origin: str, spell: Callable[[str], str]) -> None:
+    if name in NAMES:
+        return
+    close = get_close_matches(name, NAMES, 1)
+    hint = f"; did you mean {spell(close[0])}?" if close else ""
+    raise ConfigError(f"{origin}: there is no such setting{hint}")
+
+
+def from_process(flags: Mapping[str, str | None], file: str | None) -> Settings:
+    """Return the settings of this process: `load` with its environment."""
+    return load(flags, os.environ, file)

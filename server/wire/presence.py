@@ -1,0 +1,73 @@
+"""Read and write presence: who is in a room, and what each shows of himself.
+
+Defined by y-protocols `awareness.js` (`encodeAwarenessUpdate`, `applyAwarenessUpdate`):
+
+    var_uint entries, then for each: var_uint client, var_uint clock, var_string JSON of the state,
+    `null` when it has left
+
+States are opaque to Plait. They are checked and then handed on byte for byte, never parsed and
+written again.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from plait.server.errors import DecodeError
+from plait.server.wire import strict_json
+from plait.server.wire.lib0 import Reader, var_bytes, write_var_uint
+
+STATE_DEPTH_MAX = 64
+"""Nesting of a state's JSON. A cursor takes three levels; parsers of peers give up at 100."""
+
+_GONE = b"null"
+
+
+class Entry(NamedTuple):
+    """The presence of one client: its state's JSON as it came, or None when it has left."""
+
+    client: int
+    clock: int
+    state: bytes | None
+
+
+def decode_presence(update: bytes, states_max: int) -> list[Entry]:
+    """Return the entries of an awareness update, in order.
+
+    Raises:
+        DecodeError: the bytes are not an awareness update, have more than `states_max` entries, or
+        a state is not JSON
+            that JavaScript can parse.
+    """
+    reader = Reader(update)
+    count = reader.var_uint()
+    if count > states_max:
+        raise DecodeError(f"Presence of {count} clients in one message; {states_max} are allowed.")
+    entries = [
+        Entry(reader.var_uint(), reader.var_uint(), _state(reader.var_bytes()))
+        for _ in range(count)
+    ]
+    reader.end()
+    return entries
+
+
+def encode_presence(entries: Iterable[Entry]) -> bytes:
+    """Return the awareness update that holds these entries."""
+    listed = list(entries)
+    parts = [write_var_uint(len(listed))]
+    for client, clock, state in listed:
+        parts += write_var_uint(client), write_var_uint(clock)
+        parts.append(var_bytes(_GONE if state is None else state))
+    return b"".join(parts)
+
+
+def _state(raw: bytes) -> bytes | None:
+    if raw == _GONE:
+        return None
+    try:
+        problem = strict_json.javascript_problem(raw.decode(), STATE_DEPTH_MAX)
+    except UnicodeDecodeError:
+        raise DecodeError("A presence state is not valid UTF-8.") from None
+    if problem:
+        raise DecodeError(f"A presence state can't be used: {problem}.")
+    # `JSON.parse` of " null " is null as well: a peer would take it for a farewell.
+    return None if raw.strip() == _GONE else raw

@@ -1,0 +1,442 @@
+"""Decide whether an update may reach pycrdt, and tell what it builds upon.
+
+pycrdt trusts updates: a few hostile bytes crash the process, lock it for ever, or poison a document
+so that it can never be encoded again, and no `except` of ours can catch that. So every update from
+outside is walked here first. The walk refuses what is known to harm pycrdt, what makes a JavaScript
+peer throw, and what pycrdt would misread; it accepts everything that Yjs 13 writes, except for the
+few that pycrdt can't read: Y.XmlHook, ContentJSON of Yjs betas, and JSON that serde refuses.
+
+Defined by yjs `src/utils/UpdateDecoder.js` (version 1), `src/utils/encoding.js`, `src/structs/*.js`
+and `src/utils/DeleteSet.js`:
+
+    update      var_uint clients, and for each of them:
+                    var_uint structs, var_uint client, var_uint clock of the first, the structs
+                then the delete set: var_uint clients, and for each of them:
+                    var_uint client, var_uint ranges, (var_uint clock, var_uint length) * ranges
+    struct      info byte: the low 5 bits are its kind, the others see `HAS_ORIGIN`
+                GC and Skip: var_uint length
+                others: the origin and the right origin, each var_uint client, var_uint clock;
+                with neither, the parent and the key, see `_parent`; the content, see `_content`
+
+This is the hottest code of the server: it is flat, reads single bytes in place, and leaves all that
+is rare to functions.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple, NoReturn
+
+from plait.server.errors import UpdateRefused
+from plait.server.wire import strict_json
+from plait.server.wire.lib0 import UintTooLong, read_var_uint
+
+CLOCK_MAX = (1 << 31) - 1
+"""pycrdt counts clocks with 32 bits, and near the end it loops for ever; no document gets here."""
+
+JSON_DEPTH_MAX = 127
+"""Nesting of an embed's or a format's JSON, above which pycrdt's parser gives up."""
+
+GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
+"""Kinds of structs: yjs `src/structs/Item.js` (`contentRefs`), `GC.js` and `Skip.js`."""
+
+HAS_ORIGIN, HAS_RIGHT_ORIGIN, HAS_KEY, KIND = 128, 64, 32, 31
+"""The parts of a struct's info byte."""
+
+XML_ELEMENT, _XML_HOOK, _XML_TEXT = 3, 5, 6
+
+# Bytes after the tag of an Any value (lib0 `encoding.js`, `writeAny`) whose size is fixed.
+_ANY_SIZES = {127: 0, 126: 0, 124: 4, 123: 8, 122: 8, 121: 0, 120: 0}
+
+
+Runs = list[tuple[int, int, int]]
+"""(client, first clock, end clock) of unbroken runs of structs."""
+
+
+class Shape(NamedTuple):
+    """What an inspected update consists of and what it builds upon."""
+
+    runs: Runs
+    """The runs of structs, in order.
+
+    A receiver must know all of that client's structs before the first clock. A client has several
+    runs when the update has gaps (Skip structs), otherwise one.
+    """
+    needs: dict[int, int]
+    """For each client, the clock up to which its structs must be known, or be contained in `runs`.
+
+    From origins, right origins, parents and deleted ranges. References of a client to its own
+    earlier structs are left out, since the run's first clock says the same.
+    """
+    deletes: bool
+    """Whether anything is deleted."""
+    types: int
+    """Number of shared types that it creates. Endless nesting of them overflows pycrdt's stack."""
+    lossless: bool
+    """False when pycrdt writes something else than it reads: BigInt, negative zero, subdocument."""
+    astral: bool
+    """Whether text has characters of two UTF-16 units, which can be split: see `surrogates`."""
+
+
+# What typing makes, nine of ten updates: one struct with a few ASCII characters after another, and
+# no deletions. Matching takes half the time of walking.
+_ID = rb"([\x80-\xff]{0,7}[\x00-\x7f])([\x80-\xff]{0,7}[\x00-\x7f])"
+_typing = re.compile(
+    rb"\x01\x01" + _ID + rb"(?:\x84|(\xc4))" + _ID + rb"(?(3)" + _ID + rb")"
+    rb"([\x01-\x7f])([\x00-\x7f]+)\x00"
+).fullmatch
+
+
+# `Shape(...)` is a function written in Python, twice as slow.
+_new_shape = tuple.__new__
+
+
+@lru_cache(4096)
+def _client_id(data: bytes) -> int:
+    return read_var_uint(data, 0)[0]
+
+
+class _Findings:
+    """What the walk has come upon that is rare."""
+
+    # Defaults in the class make an instance cheap.
+    types = 0
+    lossless = True
+    astral = False
+    any_depth_max = 512
+
+
+def inspect(update: bytes, *, any_depth_max: int = 512) -> Shape:
+    """Return the shape of an update that pycrdt and Yjs can apply.
+
+    Args:
+        update: the bytes, in version 1 of the format.
+        any_depth_max: how many levels JSON-like values may be nested.
+
+    Raises:
+        UpdateRefused: the bytes are not such an update.
+    """
+    try:
+        match = _typing(update)
+        if match is not None:
+            shape = _typed(match)
+            if shape is not None:
+                return shape
+        return _walk(update, any_depth_max)
+    except IndexError:
+        raise UpdateRefused("The update ends too early.") from None
+    except UnicodeDecodeError:
+        raise UpdateRefused("A string in the update is not valid UTF-8.") from None
+    except UintTooLong as error:
+        raise UpdateRefused(str(error)) from None
+
+
+def ready(shape: Shape, known: Mapping[int, int]) -> bool:
+    """Return whether a document with this state vector has everything that an update builds upon.
+
+    The answer leaves out one case, which no client of Yjs makes: structs of two clients within the
+    update, each of which waits for the other.
+    """
+    ends: dict[int, int] = {}
+    for client, first, end in shape.runs:
+        if known.get(client, 0) < first:
+            return False
+        ends[client] = end
+    for client, clock in shape.needs.items():
+        if known.get(client, 0) < clock and ends.get(client, 0) < clock:
+            return False
+    return True
+
+
+def _walk(update: bytes, any_depth_max: int) -> Shape:
+    """Return the shape of any update."""
+    runs: Runs = []
+    needs: dict[int, int] = {}
+    findings = _Findings()
+    if any_depth_max != findings.any_depth_max:
+        findings.any_depth_max = any_depth_max
+    clients, position = read_var_uint(update, 0)
+    for _ in range(clients):
+        position = _client(update, position, runs, needs, findings)
+    deletes = update[position] != 0
+    position = _delete_set(update, position, needs) if deletes else position + 1
+    if position != len(update):
+        # Beyond the end as well: a string that is cut off is seen here only.
+        _refuse("The length of the update does not fit its content.")
+    if clients > 1 and len({run[0] for run in runs}) != clients:
+        # Yjs takes only the last, yrs both, with a gap of 2^32 between them.
+        _refuse("A client occurs twice in the update.")
+    return _new_shape(
+        Shape, (runs, needs, deletes, findings.types, findings.lossless, findings.astral)
+    )
+
+
+def _typed(match: re.Match[bytes]) -> Shape | None:
+    """Return the shape of a match of `_typing`, or None when its text ends elsewhere."""
+    own, first, _, left, left_clock, right, right_clock, size, text = match.groups()
+    length = size[0]
+    if length != len(text):
+        return None
+    client = _client_id(own)
+    clock = read_var_uint(first, 0)[0]
+    if clock + length > CLOCK_MAX:
+        _refuse_length(client, clock + length)
+    needs: dict[int, int] = {}
+    target = read_var_uint(left_clock, 0)[0]
+    if left != own or target >= clock:
+        _note(_client_id(left), target, client, clock, needs)
+    if right:
+        target = read_var_uint(right_clock, 0)[0]
+        if right != own or target >= clock:
+            _note(_client_id(right), target, client, clock, needs)
+    return _new_shape(Shape, ([(client, clock, clock + length)], needs, False, 0, True, False))
+
+
+def _client(
+    update: bytes, position: int, runs: Runs, needs: dict[int, int], findings: _Findings
+) -> int:
+    """Walk the structs of one client and return the position after them."""
+    structs, start = read_var_uint(update, position)
+    client, position = read_var_uint(update, start)
+    # Most references are to the client's own structs, and comparing bytes is faster than reading.
+    own = update[start:position]
+    own_size = position - start
+    startswith = update.startswith
+    clock, position = read_var_uint(update, position)
+    first = clock
+    for _ in range(structs):
+        info = update[position]
+        position += 1
+        if info & HAS_ORIGIN:
+            if startswith(own, position):
+                origin, position = read_var_uint(update, position + own_size)
+                if origin >= clock:
+                    _refuse_reference(client, clock)
+            else:
+                position = _reference(update, position, client, clock, needs)
+        if info & HAS_RIGHT_ORIGIN:
+            if startswith(own, position):
+                origin, position = read_var_uint(update, position + own_size)
+                if origin >= clock:
+                    _refuse_reference(client, clock)
+            else:
+                position = _reference(update, position, client, clock, needs)
+        kind = info & KIND
+        if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) and info and info != SKIP:
+            position = _parent(update, position, info, client, clock, needs)
+        if kind == STRING:
+            size = update[position]
+            if size < 128:
+                position += 1
+            else:
+                size, position = read_var_uint(update, position)
+            text = update[position : position + size]
+            position += size
+            length = size if text.isascii() else _utf16_length(text, findings)
+        elif info == SKIP:
+            length, position = read_var_uint(update, position)
+            if clock > first:
+                runs.append((client, first, clock))
+            first = clock + length
+        elif info == GC or kind == DELETED:
+            length, position = read_var_uint(update, position)
+        else:
+            length, position = _content(update, position, kind, findings)
+        clock += length
+        if not length or clock > CLOCK_MAX:
+            _refuse_length(client, clock)
+    if clock > first:
+        runs.append((client, first, clock))
+    elif not runs or runs[-1][0] != client:
+        _refuse(f"Client {client} occurs without structs.")
+    return position
+
+
+def _reference(update: bytes, position: int, client: int, clock: int, needs: dict[int, int]) -> int:
+    """Note the struct that another struct, (client, clock), refers to."""
+    other, position = read_var_uint(update, position)
+    target, position = read_var_uint(update, position)
+    _note(other, target, client, clock, needs)
+    return position
+
+
+def _note(other: int, target: int, client: int, clock: int, needs: dict[int, int]) -> None:
+    if other == client:
+        if target >= clock:
+            _refuse_reference(client, clock)
+    elif target >= needs.get(other, 0):
+        if target >= CLOCK_MAX:
+            _refuse_length(other, target)
+        needs[other] = target + 1
+
+
+def _parent(
+    update: bytes, position: int, info: int, client: int, clock: int, needs: dict[int, int]
+) -> int:
+    """Walk the parent and the key of a struct that has no neighbour to take them from."""
+    named, position = read_var_uint(update, position)
+    if named == 1:
+        position = _string(update, position)
+    elif named == 0:
+        position = _reference(update, position, client, clock, needs)
+    else:
+        _refuse(f"A parent is marked with {named}; 0 and 1 are known.")
+    if info & HAS_KEY:
+        position = _string(update, position)
+    return position
+
+
+def _content(update: bytes, position: int, kind: int, findings: _Findings) -> tuple[int, int]:
+    """Return the length of a content in clocks, and the position after it."""
+    if kind == ANY:
+        length, position = read_var_uint(update, position)
+        return length, _values(update, position, length, findings)
+    if kind == FORMAT:
+        return 1, _json(update, _string(update, position))
+    if kind == TYPE:
+        return 1, _type(update, position, findings)
+    if kind == EMBED:
+        return 1, _json(update, position)
+    if kind == BINARY:
+        size, position = read_var_uint(update, position)
+        return 1, position + size
+    if kind == DOC:
+        findings.lossless = False
+        position = _string(update, position)
+        if update[position] != 118:
+            # Yjs reads `opts.shouldLoad`, which throws in every peer when the options are null.
+            _refuse("The options of a subdocument are not an object.")
+        return 1, _values(update, position, 1, findings)
+    if kind == JSON:
+        # yrs 0.28 reads one string more than there are, and so takes the next struct for text.
+        _refuse("The update has content of a Yjs beta (ContentJSON), which pycrdt misreads.")
+    _refuse(f"There are no structs of kind {kind}.")
+
+
+def _type(update: bytes, position: int, findings: _Findings) -> int:
+    findings.types += 1
+    reference, position = read_var_uint(update, position)
+    if reference == XML_ELEMENT:
+        return _string(update, position)
+    if reference == _XML_HOOK:
+        # yrs 0.28 knows the number, but forgets to read the name.
+        _refuse("The update has a Y.XmlHook, which pycrdt misreads.")
+    if reference > _XML_TEXT:
+        _refuse(f"There are no shared types of kind {reference}.")
+    return position
+
+
+def value_end(update: bytes, position: int) -> tuple[int, bool]:
+    """Return the position after an Any value, and whether pycrdt writes it as it reads it."""
+    findings = _Findings()
+    return _values(update, position, 1, findings), findings.lossless
+
+
+def _values(update: bytes, position: int, count: int, findings: _Findings) -> int:
+    """Walk a number of Any values (lib0 `encoding.js`, `writeAny`) and return the position after
+    them.
+
+    Not recursive, and bounded: pycrdt reads them recursively and overflows its stack at 26,000
+    levels.
+    """
+    outer: list[tuple[int, bool]] = []
+    keyed = False
+    while True:
+        while not count:
+            if not outer:
+                return position
+            count, keyed = outer.pop()
+        count -= 1
+        if keyed:
+            position = _string(update, position)
+        tag = update[position]
+        position += 1
+        if tag == 125:
+            if update[position] == 64:
+                # pycrdt writes a negative zero as zero.
+                findings.lossless = False
+            _, position = read_var_uint(update, position)
+        elif tag == 119:
+            position = _string(update, position)
+        elif tag == 118 or tag == 117:
+            if len(outer) >= findings.any_depth_max:
+                _refuse(f"Values are nested deeper than {findings.any_depth_max} levels.")
+            outer.append((count, keyed))
+            count, position = read_var_uint(update, position)
+            keyed = tag == 118
+        elif tag == 116:
+            size, position = read_var_uint(update, position)
+            position += size
+        elif tag in _ANY_SIZES:
+            position += _ANY_SIZES[tag]
+            if tag == 122:
+                # pycrdt writes a BigInt as a number.
+                findings.lossless = False
+        else:
+            _refuse(f"There are no values with the tag {tag}.")
+
+
+def _delete_set(update: bytes, position: int, needs: dict[int, int]) -> int:
+    """Walk the deleted ranges and return the position after them."""
+    clients, position = read_var_uint(update, position)
+    seen: set[int] = set()
+    for _ in range(clients):
+        client, position = read_var_uint(update, position)
+        ranges, position = read_var_uint(update, position)
+        if client in seen:
+            # yrs keeps only the last, Yjs all.
+            _refuse(f"Client {client} occurs twice in the delete set.")
+        seen.add(client)
+        highest = needs.get(client, 0)
+        for _ in range(ranges):
+            clock, position = read_var_uint(update, position)
+            length, position = read_var_uint(update, position)
+            end = clock + length
+            if not length or end > CLOCK_MAX:
+                _refuse_length(client, end)
+            if end > highest:
+                highest = end
+        if highest:
+            needs[client] = highest
+    return position
+
+
+def _string(update: bytes, position: int) -> int:
+    """Check a string and return the position after it."""
+    size, position = read_var_uint(update, position)
+    end = position + size
+    update[position:end].decode()
+    return end
+
+
+def _json(update: bytes, position: int) -> int:
+    """Check a string of JSON and return the position after it."""
+    size, position = read_var_uint(update, position)
+    end = position + size
+    problem = strict_json.pycrdt_problem(update[position:end].decode(), JSON_DEPTH_MAX)
+    if problem:
+        _refuse(f"The update has an embed or a format that can't be used: {problem}.")
+    return end
+
+
+def _utf16_length(text: bytes, findings: _Findings) -> int:
+    """Return the length of UTF-8 text in UTF-16 units, which is how Yjs counts clocks."""
+    decoded = text.decode()
+    if max(decoded) < "\U00010000":
+        return len(decoded)
+    findings.astral = True
+    return len(decoded.encode("utf-16-le")) >> 1
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise UpdateRefused(reason)
+
+
+def _refuse_reference(client: int, clock: int) -> NoReturn:
+    raise UpdateRefused(f"Struct {clock} of client {client} builds upon itself or a later one.")
+
+
+def _refuse_length(client: int, clock: int) -> NoReturn:
+    if clock > CLOCK_MAX:
+        raise UpdateRefused(f"Client {client} has the clock {clock}, which no document reaches.")
+    raise UpdateRefused(f"A struct or a deleted range of client {client} has no length.")

@@ -1,0 +1,123 @@
+"""The dialect of y-websocket: the plain messages, without an address.
+
+Defined by y-websocket `src/y-websocket.js` and by y-protocols `sync.js`, `awareness.js` and
+`auth.js`:
+
+    [0][0][var_bytes state vector]   SyncStep1
+    [0][1][var_bytes update]         SyncStep2
+    [0][2][var_bytes update]         SyncUpdate
+    [1][var_bytes presence]          AwarenessUpdate
+    [2][0][var_string reason]        permission denied; from servers only
+    [3]                              QueryAwareness
+
+A frame holds exactly one message. y-websocket before version 4 reads the first message of a frame
+and silently drops the rest, so a server must never send two in one; one that a client sends so is
+refused, since it was not meant for us.
+"""
+
+from plait.server.errors import DecodeError
+from plait.server.wire.lib0 import Reader, UintTooLong, read_var_uint, var_string, write_var_uint
+from plait.server.wire.messages import (
+    AwarenessUpdate,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    SyncUpdate,
+)
+
+SYNC = 0
+AWARENESS = 1
+AUTH = 2
+QUERY_AWARENESS = 3
+
+STEP1 = 0
+STEP2 = 1
+UPDATE = 2
+
+EMPTY_AWARENESS = b"\x01\x01\x00"
+"""A frame with presence of nobody: no change, but it keeps a client from giving up on us."""
+
+_UPDATE_START = bytes((SYNC, UPDATE))
+
+
+class YWebsocketCodec:
+    """Turn y-websocket frames into messages and back: a stateless `messages.Codec`."""
+
+    __slots__ = ()
+
+    def decode(self, frame: bytes) -> Message:
+        """Return the message of a whole frame.
+
+        Raises:
+            DecodeError: the frame is not exactly one message that a client may send.
+        """
+        # Nearly all frames are whole updates: take them without a reader, and leave the rest to it.
+        if frame.startswith(_UPDATE_START):
+            try:
+                length, start = read_var_uint(frame, 2)
+            except (IndexError, UintTooLong):
+                length, start = 0, 0
+            if start + length == len(frame):
+                return SyncUpdate(frame[start:])
+        reader = Reader(frame)
+        message = self.read(reader.var_uint(), reader)
+        reader.end()
+        return message
+
+    def read(self, kind: int, reader: Reader) -> Message:
+        """Return the message of a kind, whose number has been read already.
+
+        A dialect with more kinds of messages takes its own and leaves the others to this method.
+
+        Raises:
+            DecodeError: the kind is unknown, or what follows is not of that kind.
+        """
+        if kind == SYNC:
+            return _read_sync(reader)
+        if kind == AWARENESS:
+            return AwarenessUpdate(reader.var_bytes())
+        if kind == QUERY_AWARENESS:
+            return QueryAwareness()
+        if kind == AUTH:
+            raise DecodeError("An auth message (2) is for servers to send.")
+        raise DecodeError(f"There is no message of type {kind} in the y-websocket protocol.")
+
+    def sync_step1(self, state_vector: bytes) -> bytes:
+        """Return a frame that asks for what is missing beyond a state vector."""
+        return b"\x00\x00" + write_var_uint(len(state_vector)) + state_vector
+
+    def sync_step2(self, update: bytes) -> bytes:
+        """Return a frame that answers a `SyncStep1`."""
+        return b"\x00\x01" + write_var_uint(len(update)) + update
+
+    def sync_update(self, update: bytes) -> bytes:
+        """Return a frame that tells of a change."""
+        return b"\x00\x02" + write_var_uint(len(update)) + update
+
+    def awareness(self, update: bytes) -> bytes:
+        """Return a frame that carries presence."""
+        return b"\x01" + write_var_uint(len(update)) + update
+
+
+def _read_sync(reader: Reader) -> Message:
+    step = reader.var_uint()
+    if step == UPDATE:
+        return SyncUpdate(reader.var_bytes())
+    if step == STEP1:
+        return SyncStep1(reader.var_bytes())
+    if step == STEP2:
+        return SyncStep2(reader.var_bytes())
+    raise DecodeError(f"There is no sync message of type {step}: 0, 1 and 2 are known.")
+
+
+def auth_denied(reason: str) -> bytes:
+    """Return a frame that says why a client is not let in; y-websocket prints it to the console.
+
+    Defined by y-protocols `auth.js` (`writePermissionDenied`).
+    """
+    return b"\x02\x00" + var_string(reason)
+
+
+YWEBSOCKET = YWebsocketCodec()
+"""The one codec that all members of this dialect share, so that a frame is encoded once for all."""
