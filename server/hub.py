@@ -129,6 +129,7 @@ class Hub:
         self._memory_bytes_max = memory_bytes_max
         self._entries: dict[str, _Entry] = {}
         self._followed = 0
+        self._ticks = 0
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
 
@@ -299,45 +300,36 @@ class Hub:
 
     # What time brings
 
-    async def _tick_forever(self) -> None:
-        ticks = 0
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            ticks += 1
-            try:
-                for name, room in self.rooms().items():
-                    if crc32(name.encode(errors="replace")) % ROOM_TICKS == ticks % ROOM_TICKS:
-                        room.tick()
-                        if room.logged > LOGGED_MAX:
-                            room.logged = 0
-                            self._compactor.consider(name)
-                self._unload_idle()
-            except Exception:
-                log.exception("a tick of the hub failed")
+    def tick(self) -> None:
+        """Do what time demands of rooms, and unload those that nobody wants."""
+        self._ticks += 1
+        for name, room in self.rooms().items():
+            if crc32(name.encode(errors="replace")) % ROOM_TICKS == self._ticks % ROOM_TICKS:
+                room.tick()
+                if room.logged > LOGGED_MAX:
+                    room.logged = 0
+                    self._compactor.consider(name)
+        self._unload_idle()
 
-    async def _follow_forever(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            try:
-                await self._follow()
-            except StoreError as error:
-                log.warning("other writers of the store can't be followed now: %s", error)
-            except Exception:
-                log.exception("following other writers of the store failed")
+    async def follow(self) -> None:
+        """Edit into the open rooms what others appended to the store since the last time.
 
-    async def _follow(self) -> None:
-        """Edit into the open rooms what others appended to the store."""
-        changes = await self.store.changes(self._followed, list(self._entries))
-        for name in changes.deleted:
-            self._send_away(name)
-        news: dict[str, list[LoggedUpdate]] = {}
-        for row in changes.updates:
-            news.setdefault(row.document, []).append(row)
-        for name, rows in news.items():
-            entry = self._entries.get(name)
-            if entry is not None:
-                await self._follow_room(entry, rows)
-        self._followed = changes.seq
+        Raises:
+            StoreError: the store can't be asked now.
+        """
+        more = True
+        while more:
+            changes = await self.store.changes(self._followed, list(self._entries))
+            for name in changes.deleted:
+                self._send_away(name)
+            news: dict[str, list[LoggedUpdate]] = {}
+            for row in changes.updates:
+                news.setdefault(row.document, []).append(row)
+            for name, rows in news.items():
+                entry = self._entries.get(name)
+                if entry is not None:
+                    await self._follow_room(entry, rows)
+            self._followed, more = changes.seq, changes.more
 
     async def _follow_room(self, entry: _Entry, rows: list[LoggedUpdate]) -> None:
         try:
@@ -345,14 +337,37 @@ class Hub:
         except PlaitError:
             return  # It was not loaded; the next load reads these rows from the store.
         await room.ready.wait()
-        waiting = []
-        for row in [*entry.waiting, *rows]:
-            try:
-                if not room.apply_logged(row):
-                    waiting.append(row)
-            except PlaitError as error:
-                log.error("room %r: row %d of the log: %s", room.name, row.seq, error)
+        waiting, before = [*entry.waiting, *rows], -1
+        while waiting and len(waiting) != before:
+            before, waiting = len(waiting), [row for row in waiting if not _applied(room, row)]
         entry.waiting = waiting
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                self.tick()
+            except Exception:
+                log.exception("a tick of the hub failed")
+
+    async def _follow_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self.follow()
+            except StoreError as error:
+                log.warning("other writers of the store can't be followed now: %s", error)
+            except Exception:
+                log.exception("following other writers of the store failed")
+
+
+def _applied(room: Room, row: LoggedUpdate) -> bool:
+    """Apply a row of the log; return whether it has not to be tried again."""
+    try:
+        return room.apply_logged(row)
+    except PlaitError as error:
+        log.error("room %r: row %d of the log: %s", room.name, row.seq, error)
+        return True
 
 
 def _refusal(name: str, error: BaseException) -> BaseException:

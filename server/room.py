@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from plait.persistence import DocumentDeleted, LoggedUpdate, StoreError, Update, Writer
+from plait.persistence import DocumentDeleted, LoggedUpdate, StoreError, Update
 from plait.server.awareness import Awareness
 from plait.server.document import Applied, Document, merge
 from plait.server.errors import (
@@ -56,6 +56,18 @@ class Clock(Protocol):
         """Return milliseconds since 1970, to write beside an update. Orders nothing."""
 
 
+class Log(Protocol):
+    """Where a room's updates are made to last: `plait.persistence.Writer`."""
+
+    def append(
+        self,
+        updates: Sequence[Update],
+        done: Callable[[Sequence[int]], None],
+        failed: Callable[[StoreError], None] | None = None,
+    ) -> None:
+        """Commit updates in order, and call `done` when they are; never blocks."""
+
+
 class Source(Protocol):
     """Where a room gets from the store what pycrdt can't give it."""
 
@@ -89,7 +101,7 @@ class Room:
         self,
         name: str,
         document: Document,
-        writer: Writer,
+        writer: Log,
         limits: Limits,
         *,
         source: Source,
@@ -115,6 +127,8 @@ class Room:
         self._clock = clock
         self._call_soon = call_soon
         self._turn: list[_Change] = []
+        self._holding: set[Member] = set()
+        """Members whose sessions may hold updates that are not ready."""
 
     @property
     def busy(self) -> bool:
@@ -135,6 +149,7 @@ class Room:
     def leave(self, member: Member) -> None:
         """Forget a member, and tell the others that its presence is gone."""
         self.members.discard(member)
+        self._holding.discard(member)
         member.session.close()
         self._broadcast_presence(self.awareness.leave(member))
 
@@ -225,15 +240,13 @@ class Room:
     def _apply(self, member: Member, update: bytes) -> None:
         applied, shape = self._try(update)
         if applied is Applied.PENDING:
+            self._holding.add(member)
             if member.session.hold(update):
                 self._ask(member)
             return
         changed = applied is Applied.CHANGED
         member.unacknowledged += 1
         self._add(_Change(update, shape, member, member.who, news=changed, append=changed))
-        if changed and member.session.holds:
-            for held in member.session.take_held():
-                self._apply(member, held)
 
     def _try(self, update: bytes) -> tuple[Applied, Shape]:
         try:
@@ -250,11 +263,24 @@ class Room:
 
     def flush(self) -> None:
         """Send this turn's updates to the other members and to the store's writer."""
+        news = [each for each in self._turn if each.news]
         try:  # The turn stays in place while it is sent: see _before_this_turn.
             self._store(self._turn)
-            self._broadcast([each for each in self._turn if each.news])
+            self._broadcast(news)
         finally:
             self._turn = []
+        if news:
+            self._retry_held()
+
+    def _retry_held(self) -> None:
+        """Apply what was held, now that the document is another; what is not ready is held again."""
+        holding, self._holding = self._holding, set()
+        for member in holding:
+            try:
+                for update in member.session.take_held():
+                    self._apply(member, update)
+            except PlaitError as error:
+                member.socket.close(error)
 
     def _broadcast(self, news: list[_Change]) -> None:
         if not news or not self.members:

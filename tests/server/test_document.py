@@ -1,0 +1,243 @@
+"""The document: what it takes, what it refuses, and that it never says what is not so."""
+
+from typing import Any
+
+import pytest
+from plait.server.document import Applied, Document, difference, merge
+from plait.server.errors import DecodeError, DocumentBroken, LimitReached, UpdateRefused
+from plait.server.limits import Limits
+
+from tests.support.authors import Author, text_of
+
+
+def document(*updates: bytes, limits: Limits | None = None) -> Document:
+    made = Document(limits or Limits())
+    for update in updates:
+        made.apply(update)
+    return made
+
+
+def test_an_update_changes_it_once() -> None:
+    made = document()
+    update = Author(1).type("hello")
+    assert made.apply(update)[0] is Applied.CHANGED
+    assert made.apply(update)[0] is Applied.KNOWN
+    assert text_of(made.encode()) == "hello"
+    assert made.clocks() == {1: 5}
+
+
+def test_a_deletion_alone_is_a_change_once() -> None:
+    author = Author(1)
+    made = document(author.type("hello"))
+    gone = author.delete(0, 2)
+    assert made.apply(gone)[0] is Applied.CHANGED
+    assert made.apply(gone)[0] is Applied.KNOWN
+    assert text_of(made.encode()) == "llo"
+
+
+def test_an_update_that_builds_upon_a_missing_one_is_not_applied() -> None:
+    author = Author(1)
+    first, second = author.type("a"), author.type("b")
+    made = document()
+    assert made.apply(second)[0] is Applied.PENDING
+    assert made.clocks() == {}
+    assert made.encode() == b"\x00\x00"
+    assert [made.apply(each)[0] for each in (first, second)] == [Applied.CHANGED] * 2
+
+
+def test_a_deletion_of_what_is_missing_is_not_applied() -> None:
+    author = Author(1)
+    text, gone = author.type("hello"), author.delete(0, 2)
+    made = document()
+    assert made.apply(gone)[0] is Applied.PENDING
+    made.apply(text)
+    assert made.apply(gone)[0] is Applied.CHANGED
+
+
+def test_an_update_that_builds_upon_another_clients_missing_one_is_not_applied() -> None:
+    ann, ben = Author(1), Author(2)
+    first = ann.type("a")
+    ben.hear(first)
+    second = ben.type("b")
+    made = document()
+    assert made.apply(second)[0] is Applied.PENDING
+    assert made.apply(ben.state())[0] is Applied.CHANGED, "together they are complete"
+
+
+def test_garbage_is_refused_and_changes_nothing() -> None:
+    made = document(Author(1).type("hello"))
+    before = made.encode()
+    for garbage in (b"", b"\xff", b"\x01", b"\x01\x00\xc9\xcd\x08\x1b\x00", before + b"\x00"):
+        with pytest.raises(UpdateRefused):
+            made.apply(garbage)
+    assert made.encode() == before
+
+
+def test_the_18_bytes_that_poison_a_document_are_refused() -> None:
+    """With pycrdt alone, `get_update` panics for ever after this and two edits of client 7."""
+    with pytest.raises(UpdateRefused):
+        document(bytes.fromhex("010107ffffffff0f2801016d016b017d0100"))
+
+
+def test_shared_types_are_counted_and_bounded() -> None:
+    from pycrdt import Map
+
+    author = Author(1)
+    made = document(limits=Limits(nested_types_max=3))
+    for number in range(3):
+        author.map[str(number)] = Map({})
+        made.apply(author.take())
+    author.map["3"] = Map({})
+    with pytest.raises(LimitReached, match="3 shared types"):
+        made.apply(author.take())
+
+
+def test_a_diff_holds_what_is_missing() -> None:
+    author = Author(1)
+    made = document(author.type("hello "))
+    reader = Author(2)
+    reader.hear(made.encode())
+    made.apply(author.type("world"))
+    missing = made.missing(reader.doc.get_state())
+    assert len(missing) < len(made.encode())
+    reader.hear(missing)
+    assert str(reader.text) == "hello world"
+
+
+@pytest.mark.parametrize("state_vector", [b"", b"\x05", b"\xff" * 20, b"\x00\x00"])
+def test_a_malformed_state_vector_is_refused(state_vector: bytes) -> None:
+    with pytest.raises(DecodeError):
+        document(Author(1).type("hello")).missing(state_vector)
+
+
+def test_documents_are_equal_by_what_they_hold() -> None:
+    ann, ben = Author(1), Author(2)
+    one, two = ann.type("one"), ben.type("two")
+    assert document(one, two).equals(document(two, one))
+    assert not document(one).equals(document(one, two))
+    assert not document(ann.type("x")).equals(document(two))
+
+
+class _Failing:
+    """A pycrdt document that fails. Unrealistic: pycrdt does so in the middle of a change."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def apply_update(self, update: bytes) -> None:
+        raise self._error
+
+    def get_update(self, state_vector: bytes) -> bytes:
+        raise self._error
+
+    def get_state(self) -> bytes:
+        return b"\x00"
+
+
+class PanicException(BaseException):
+    """What pyo3 raises for a Rust panic; it can't be imported."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Cannot apply update"), PanicException("panic")])
+def test_whatever_pycrdt_raises_breaks_the_document(error: BaseException) -> None:
+    made = document()
+    made._doc = _Failing(error)  # type: ignore[assignment]
+    with pytest.raises(DocumentBroken):
+        made.apply(Author(1).type("a"))
+    with pytest.raises(DocumentBroken):
+        made.encode()
+
+
+def test_an_interrupt_is_not_mistaken_for_a_panic() -> None:
+    made = document()
+    made._doc = _Failing(KeyboardInterrupt())  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        made.apply(Author(1).type("a"))
+
+
+def test_a_state_that_is_not_the_documents_is_never_handed_out() -> None:
+    class Wrong(_Failing):
+        def get_update(self, state_vector: bytes) -> bytes:
+            return Author(9).type("something else")
+
+    made = document()
+    made._doc = Wrong(RuntimeError())  # type: ignore[assignment]
+    with pytest.raises(DocumentBroken, match="is not the document's state"):
+        made.encode()
+
+
+def test_updates_merge_into_one() -> None:
+    author = Author(1)
+    updates = [author.type(f"{number} ") for number in range(200)]
+    assert text_of(merge(updates)) == str(author.text)
+    assert merge(updates[:1]) == updates[0]
+    assert merge([]) == b"\x00\x00"
+
+
+def test_a_difference_is_taken_from_bytes_alone() -> None:
+    author = Author(1)
+    first = author.type("hello ")
+    state_vector = author.doc.get_state()
+    second = author.type("world")
+    reader = Author(2)
+    reader.hear(first)
+    reader.hear(difference(merge([first, second]), state_vector))
+    assert str(reader.text) == "hello world"
+
+
+# Half an emoji: real updates of Yjs, recorded from `text.insert(0, 'a😀b')`, `text.delete(2, 1)`,
+# `text.insert(2, 'xyz')`, `text.insert(0, 'Q')`, `text.insert(text.length, 'end')`. Yjs has
+# 'Qa\ufffdxyzbend' then; pycrdt alone has 'Qa😀xyzend', and 'Qa😀endxyz' after loading its state.
+HALF_EMOJI = [
+    bytes.fromhex(update)
+    for update in (
+        "01010700040101740661f09f98806200",
+        "000107010201",
+        "01010704c4070207030378797a00",
+        "01010707440700015100",
+        "0101070884070303656e6400",
+    )
+]
+
+
+def _text_t(state: bytes) -> str:
+    from pycrdt import Doc, Text
+
+    doc: Doc[Any] = Doc()
+    doc.apply_update(state)
+    return str(doc.get("t", type=Text))
+
+
+def test_half_an_emoji_deleted_gives_what_yjs_has() -> None:
+    made = document(*HALF_EMOJI)
+    assert _text_t(made.encode()) == "Qa\ufffdxyzbend"
+
+
+def test_half_an_emoji_in_one_merged_update_gives_what_yjs_has() -> None:
+    assert _text_t(document(merge(HALF_EMOJI)).encode()) == "Qa\ufffdxyzbend"
+
+
+def test_half_an_emoji_is_found_in_a_loaded_snapshot() -> None:
+    made = document()
+    made.load_slice(HALF_EMOJI[0])
+    made.slices_loaded(types=0, lossy=(), astral=(HALF_EMOJI[0],))
+    for update in HALF_EMOJI[1:]:
+        assert made.apply(update)[0] is Applied.CHANGED
+    assert _text_t(made.encode()) == "Qa\ufffdxyzbend"
+
+
+# A BigInt: `map.set('n', 9007199254740993n)` of Yjs, which pycrdt alone writes as a number.
+BIG_INT = bytes.fromhex("01010700280101" + "6d" + "016e" + "017a" + "0020000000000001" + "00")
+
+
+def test_a_big_int_is_encoded_as_it_came() -> None:
+    made = document(BIG_INT)
+    assert bytes.fromhex("7a0020000000000001") in made.encode()
+    assert bytes.fromhex("7a0020000000000001") in made.missing(b"\x01\x09\x00")
+
+
+def test_it_tells_a_guess_of_its_memory() -> None:
+    made = document()
+    before = made.memory_bytes
+    made.apply(Author(1).type("x" * 1000))
+    assert made.memory_bytes > before + 1000

@@ -1,0 +1,284 @@
+"""The registry of rooms: loaded once, unloaded in time, and never at the cost of an edit."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from plait.persistence import CompactionPolicy, Update, Writer
+from plait.persistence.memory import MemoryStore
+from plait.server.compaction import Compactor
+from plait.server.connection import Connection
+from plait.server.errors import BadRoomName, DocumentGone, RoomUnavailable, ServerStopping
+from plait.server.hub import Hub
+from plait.server.limits import Limits
+from plait.server.room import Room
+from plait.server.wire.messages import SyncStep1, SyncUpdate
+from plait.server.wire.ywebsocket import YWEBSOCKET
+
+from tests.support.authors import Author, text_of
+from tests.support.clock import FakeClock
+from tests.support.stores import FaultyStore
+from tests.support.waiting import until
+
+
+@asynccontextmanager
+async def running(
+    store: MemoryStore | None = None, limits: Limits | None = None, memory_bytes_max: int = 1 << 30
+) -> AsyncIterator[Hub]:
+    """Run a hub whose clock stands still, so that nothing happens by itself."""
+    store = store or FaultyStore()
+    limits = limits or Limits()
+    clock = FakeClock()
+    await store.open()
+    writer = Writer(store, interval_seconds=0)
+    compactor = Compactor(store, CompactionPolicy(), limits, clock.wall_ms)
+    async with Hub(
+        store,
+        writer,
+        compactor,
+        limits,
+        idle_seconds=30,
+        memory_bytes_max=memory_bytes_max,
+        clock=clock,
+    ) as hub:
+        yield hub
+
+
+def clock_of(hub: Hub) -> FakeClock:
+    assert isinstance(hub.clock, FakeClock)
+    return hub.clock
+
+
+def faulty(hub: Hub) -> FaultyStore:
+    assert isinstance(hub.store, FaultyStore)
+    return hub.store
+
+
+def connect(hub: Hub, room: Room) -> Connection:
+    connection = Connection(hub.limits, lambda: None, hub.clock.monotonic)
+    connection.join(room, YWEBSOCKET)
+    return connection
+
+
+def send(connection: Connection, update: bytes) -> None:
+    connection.receive(YWEBSOCKET.sync_update(update))
+
+
+def text_in(room: Room) -> str:
+    return text_of(room.document.encode())
+
+
+# Loading
+
+
+async def test_all_who_come_at_once_share_one_load_and_one_room() -> None:
+    async with running() as hub, AsyncExitStack() as stack:
+        faulty(hub).may_load.clear()
+        enter = [asyncio.create_task(stack.enter_async_context(hub.room("a"))) for _ in range(9)]
+        await until(lambda: faulty(hub).loads)
+        faulty(hub).may_load.set()
+        rooms = await asyncio.gather(*enter)
+        assert len({id(room) for room in rooms}) == 1
+        assert faulty(hub).loads == 1
+
+
+async def test_a_stored_document_is_there_again() -> None:
+    store = FaultyStore()
+    await store.append([Update("a", Author(1).type("hello"))])
+    async with running(store) as hub, hub.room("a") as room:
+        assert text_in(room) == "hello"
+
+
+async def test_a_failed_load_is_an_error_and_never_an_empty_document() -> None:
+    """hocuspocus #382: a load error became an empty document that overwrote the stored one."""
+    store = FaultyStore()
+    await store.append([Update("a", Author(1).type("hello"))])
+    async with running(store) as hub:
+        store.away = True
+        with pytest.raises(RoomUnavailable):
+            async with hub.room("a"):
+                pass
+        assert hub.rooms() == {}
+        store.away = False
+        async with hub.room("a") as room:
+            assert text_in(room) == "hello"
+
+
+async def test_a_corrupt_row_is_an_error_and_never_a_partial_document() -> None:
+    store = FaultyStore()
+    await store.append([Update("a", Author(1).type("hello")), Update("a", b"\xff\xff")])
+    async with running(store) as hub:
+        with pytest.raises(RoomUnavailable):
+            async with hub.room("a"):
+                pass
+
+
+async def test_who_gives_up_waiting_does_not_spoil_it_for_others() -> None:
+    async with running() as hub, AsyncExitStack() as stack:
+        faulty(hub).may_load.clear()
+        hasty = asyncio.create_task(AsyncExitStack().enter_async_context(hub.room("a")))
+        patient = asyncio.create_task(stack.enter_async_context(hub.room("a")))
+        await until(lambda: faulty(hub).loads)
+        hasty.cancel()
+        faulty(hub).may_load.set()
+        assert (await patient).name == "a"
+
+
+async def test_rows_that_came_in_another_order_are_put_in_order() -> None:
+    author = Author(1)
+    first, second = author.type("a"), author.type("b")
+    store = FaultyStore()
+    await store.append([Update("a", second), Update("a", first)])
+    async with running(store) as hub, hub.room("a") as room:
+        assert text_in(room) == "ab"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 1025, "zero\x00byte", "é" * 600])
+async def test_a_name_that_cannot_be_a_rooms_is_refused(name: str) -> None:
+    async with running() as hub:
+        with pytest.raises(BadRoomName):
+            async with hub.room(name):
+                pass
+
+
+# Unloading
+
+
+async def test_a_room_is_unloaded_when_it_was_idle_for_long_enough() -> None:
+    async with running() as hub:
+        async with hub.room("a"):
+            clock_of(hub).now += 100
+            hub.tick()
+            assert "a" in hub.rooms(), "somebody holds it"
+        clock_of(hub).now += 29
+        hub.tick()
+        assert "a" in hub.rooms()
+        clock_of(hub).now += 1
+        hub.tick()
+        assert hub.rooms() == {}
+
+
+async def test_a_room_with_unsaved_edits_is_not_unloaded() -> None:
+    async with running() as hub:
+        async with hub.room("a") as room:
+            faulty(hub).away = True
+            connection = connect(hub, room)
+            send(connection, Author(1).type("hello"))
+            connection.lost()
+        clock_of(hub).now += 100
+        hub.tick()
+        assert "a" in hub.rooms()
+        faulty(hub).away = False
+        await hub.writer.flush(10)
+        await until(lambda: not room.busy)
+        hub.tick()
+        assert hub.rooms() == {}
+        async with hub.room("a") as again:
+            assert text_in(again) == "hello"
+
+
+async def test_above_the_memory_budget_the_longest_idle_rooms_go_at_once() -> None:
+    async with running(memory_bytes_max=50_000) as hub:
+        for name in ("old", "new"):
+            async with hub.room(name) as room:
+                await room.apply(Author(1).type("x" * 30_000))
+            clock_of(hub).now += 1
+        hub.tick()
+        assert list(hub.rooms()) == ["new"]
+
+
+async def test_thousands_of_empty_rooms_leave_nothing_behind() -> None:
+    async with running() as hub:
+        for number in range(2000):
+            async with hub.room(f"room {number}"):
+                pass
+        clock_of(hub).now += 31
+        hub.tick()
+        assert hub.rooms() == {} and hub._entries == {}
+        assert await hub.store.documents() == []
+
+
+# Other writers of the same store
+
+
+async def test_what_another_program_appends_reaches_open_rooms() -> None:
+    async with running() as hub, hub.room("a") as room:
+        connection = connect(hub, room)
+        connection.take()
+        update = Author(1).type("from elsewhere")
+        await faulty(hub).sibling().append([Update("a", update), Update("not open", update)])
+        await hub.follow()
+        await until(lambda: len(connection.outbox))
+        frame = connection.take()
+        assert frame is not None and YWEBSOCKET.decode(frame) == SyncUpdate(update)
+        assert len(await hub.store.log("a")) == 1, "it is not stored a second time"
+
+
+async def test_what_another_program_appends_too_early_waits_for_what_it_builds_upon() -> None:
+    async with running() as hub, hub.room("a") as room:
+        author = Author(1)
+        first, second = author.type("a"), author.type("b")
+        other = faulty(hub).sibling()
+        await other.append([Update("a", second)])
+        await hub.follow()
+        assert text_in(room) == ""
+        await other.append([Update("a", first)])
+        await hub.follow()
+        assert text_in(room) == "ab"
+
+
+async def test_a_document_that_another_program_deletes_sends_its_editors_away() -> None:
+    async with running() as hub, hub.room("a") as room:
+        await room.apply(Author(1).type("hello"))
+        connection = connect(hub, room)
+        await faulty(hub).sibling().delete("a", 1)
+        await hub.follow()
+        assert connection.closing is not None and connection.closing.code == 4404
+
+
+async def test_a_deleted_document_sends_its_editors_away_and_lets_nobody_in() -> None:
+    async with running() as hub:
+        async with hub.room("a") as room:
+            await room.apply(Author(1).type("hello"))
+            connection = connect(hub, room)
+            assert await hub.delete("a")
+            assert connection.closing is not None and connection.closing.code == 4404
+        with pytest.raises(DocumentGone):
+            async with hub.room("a"):
+                pass
+        assert await hub.store.undelete("a")
+        async with hub.room("a") as again:
+            assert text_in(again) == "hello"
+
+
+# The end
+
+
+async def test_draining_stores_everything_and_says_good_bye() -> None:
+    async with running() as hub, hub.room("a") as room:
+        connection = connect(hub, room)
+        send(connection, Author(1).type("last words"))
+        await hub.drain(10)
+        assert connection.closing is not None and connection.closing.code == 1012
+        assert len(await hub.store.log("a")) == 1
+        with pytest.raises(ServerStopping):
+            async with hub.room("b"):
+                pass
+
+
+async def test_a_client_is_served_from_its_first_question_to_its_acknowledgement() -> None:
+    async with running() as hub, hub.room("a") as room:
+        connection = connect(hub, room)
+        update = Author(1).type("hello")
+        send(connection, update)
+        messages = []
+
+        def acknowledged() -> bool:
+            while (frame := connection.take()) is not None:
+                messages.append(YWEBSOCKET.decode(frame))
+            return len(messages) == 2
+
+        await until(acknowledged)
+        assert messages == [SyncStep1(b"\x00"), SyncUpdate(update)]
+        assert [row.update for row in await hub.store.log("a")] == [update]

@@ -1,0 +1,87 @@
+"""One client's state machine: what follows from each message."""
+
+import pytest
+from plait.server.errors import DecodeError, LimitReached
+from plait.server.limits import Limits
+from plait.server.session import (
+    NOTHING,
+    ApplyPresence,
+    ApplyUpdate,
+    SendMissing,
+    SendPresence,
+    Session,
+)
+from plait.server.wire.messages import (
+    AwarenessUpdate,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    SyncUpdate,
+)
+from plait.server.wire.presence import Entry, encode_presence
+
+
+def session() -> Session:
+    return Session(Limits(), 0)
+
+
+def test_each_message_has_its_effect() -> None:
+    entry = Entry(1, 2, b"{}")
+    table = (
+        (SyncStep1(b"\x00"), SendMissing(b"\x00")),
+        (SyncStep2(b"update"), ApplyUpdate(b"update")),
+        (SyncUpdate(b"update"), ApplyUpdate(b"update")),
+        (AwarenessUpdate(encode_presence([entry])), ApplyPresence([entry])),
+        (QueryAwareness(), SendPresence()),
+    )
+    for message, effect in table:
+        assert session().receive(message) == effect
+
+
+def test_an_update_with_nothing_in_it_has_no_effect() -> None:
+    assert session().receive(SyncStep2(NOTHING)) is None
+    assert session().receive(SyncUpdate(NOTHING)) is None
+
+
+def test_a_closed_session_takes_nothing() -> None:
+    closed = session()
+    closed.close()
+    assert closed.receive(SyncUpdate(b"update")) is None
+
+
+def test_malformed_and_oversized_presence_is_refused() -> None:
+    with pytest.raises(DecodeError):
+        session().receive(AwarenessUpdate(b"\x05"))
+    with pytest.raises(LimitReached):
+        Session(Limits(awareness_bytes_max=3), 0).receive(AwarenessUpdate(b"1234"))
+
+
+def test_the_first_held_update_asks_and_the_next_ones_do_not() -> None:
+    waiting = session()
+    assert waiting.hold(b"one")
+    assert not waiting.hold(b"two")
+    assert waiting.holds
+    assert waiting.take_held() == [b"one", b"two"]
+    assert not waiting.holds
+
+
+def test_an_answer_ends_the_question() -> None:
+    waiting = session()
+    waiting.hold(b"one")
+    waiting.receive(SyncStep2(NOTHING))
+    assert waiting.hold(b"two"), "what is still missing is asked for again"
+
+
+def test_held_updates_are_bounded() -> None:
+    waiting = Session(Limits(pending_bytes_max=10), 0)
+    waiting.hold(b"x" * 10)
+    with pytest.raises(LimitReached):
+        waiting.hold(b"y")
+
+
+def test_silence_calls_for_a_sign_of_life() -> None:
+    silent = Session(Limits(keepalive_seconds=20), 100)
+    assert not silent.needs_keepalive(119)
+    assert silent.needs_keepalive(120)
+    silent.sent_at = 120
+    assert not silent.needs_keepalive(130)

@@ -1,0 +1,1 @@
+"""What tests share; each says where it is unrealistic."""

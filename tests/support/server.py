@@ -1,0 +1,149 @@
+"""Run `plait serve` as what it is in production: a process that gets signals and has a log."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from tests.support.waiting import eventually
+
+PLAIT = (sys.executable, "-W", "default", "-m", "plait.server")
+"""The command, with warnings that Python keeps silent about otherwise."""
+
+ALARMING = re.compile(
+    r" (ERROR|CRITICAL) |Traceback \(most recent call last\)|\w+(Error|Exception|Warning)\b"
+)
+"""What a server that is well never writes to standard error."""
+
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to clients: while a server is down, one of its own clients that
+tries to come back could be given the server's port.
+"""
+
+
+class PlaitProcess:
+    """One `plait serve` on a store in a folder. May be started again after it stopped, on the same
+    port and store.
+
+    Args:
+        folder: where the store and the log are.
+        options: further ones of `plait serve`, which may override those set here.
+        store: of another process, to share it.
+    """
+
+    def __init__(self, folder: Path, *options: str, store: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ws_url = f"ws://127.0.0.1:{self.port}"
+        self.store_path = store or folder / "plait.db"
+        self.store_url = f"sqlite:///{self.store_path}"
+        self._options = options
+        self._out = folder / "stdout"
+        self._err = folder / "stderr"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.running:
+            await self.kill()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The process's id, while it runs."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def stderr(self) -> str:
+        """What all its runs wrote to standard error."""
+        return self._err.read_text() if self._err.exists() else ""
+
+    @property
+    def alarming(self) -> list[str]:
+        """The lines of standard error that a server that is well does not write."""
+        return [line for line in self.stderr.splitlines() if ALARMING.search(line)]
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it serves."""
+        assert self._process is None, "the server runs already"
+        self._process = self._launch()
+        await eventually(self._announced, f"the start of {self.url}")
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to stop; it has to end well and without an alarming word in its log."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(number)
+        code = await self._ended()
+        assert code == 0, f"the server ended with {code}:\n{self.stderr}"
+        assert not self.alarming, "\n".join(self.alarming)
+
+    async def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        assert self._process is not None, "the server is not running"
+        self._process.kill()
+        await self._ended()
+
+    def rss_bytes(self) -> int:
+        """Return the memory that it takes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        options = ["--port", str(self.port), "--store", self.store_url, *self._options]
+        with self._out.open("wb") as out, self._err.open("ab") as err:
+            return subprocess.Popen(
+                [*PLAIT, "serve", *options],
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    def _announced(self) -> bool:
+        assert self._process is not None
+        code = self._process.poll()
+        if code is not None:
+            self._process = None
+            raise AssertionError(f"the server ended with {code} at its start:\n{self.stderr}")
+        return self._out.read_text() == f"Plait serves {self.url}\n"
+
+    async def _ended(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        await eventually(lambda: process.poll() is not None, f"the end of {self.url}")
+        return process.returncode
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment without settings of Plait, and with changes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PLAIT_")}
+    return kept | changes
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
