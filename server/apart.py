@@ -35,6 +35,8 @@ async def run_apart(
         __name__,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        # Ctrl-C is for the server, which then decides what becomes of this.
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(timeout_seconds):

@@ -84,6 +84,7 @@ class Compactor:
         done = False
         if needs_snapshot(info, self._policy) or (force and info.tail_updates):
             done = await self._snapshot(name, info)
+            info = await self._store.info(name) or info
         if may_fold(info, self._policy, self._wall_clock_ms()):
             done = await self._fold(name) or done
         return done

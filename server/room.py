@@ -273,7 +273,7 @@ class Room:
             self._retry_held()
 
     def _retry_held(self) -> None:
-        """Apply what was held, now that the document is another; what is not ready is held again."""
+        """Apply what was held, now that the document has changed; hold again what is not ready."""
         holding, self._holding = self._holding, set()
         for member in holding:
             try:

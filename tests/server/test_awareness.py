@@ -1,6 +1,7 @@
 """The presence table: whose word counts, and when it ends."""
 
 import pytest
+
 from plait.server.awareness import Awareness
 from plait.server.errors import LimitReached
 from plait.server.limits import Limits

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+
 from plait.persistence import CompactionPolicy, Update, Writer
 from plait.persistence.memory import MemoryStore
 from plait.server.compaction import Compactor
@@ -15,7 +16,6 @@ from plait.server.limits import Limits
 from plait.server.room import Room
 from plait.server.wire.messages import SyncStep1, SyncUpdate
 from plait.server.wire.ywebsocket import YWEBSOCKET
-
 from tests.support.authors import Author, text_of
 from tests.support.clock import FakeClock
 from tests.support.stores import FaultyStore

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from plait.persistence import DocumentDeleted, LoggedUpdate, StoreUnavailable
 from plait.server.document import Document
 from plait.server.errors import (
@@ -22,7 +23,6 @@ from plait.server.wire.messages import (
     SyncUpdate,
 )
 from plait.server.wire.presence import Entry, decode_presence, encode_presence
-
 from tests.support.authors import Author, text_of
 from tests.support.rooms import Client, Rig
 

@@ -1,6 +1,7 @@
 """One client's state machine: what follows from each message."""
 
 import pytest
+
 from plait.server.errors import DecodeError, LimitReached
 from plait.server.limits import Limits
 from plait.server.session import (

@@ -4,7 +4,7 @@ from pycrdt import Array, Doc, Map, Text
 
 
 class Author:
-    """Somebody who edits a document of their own. Unrealistic: Yjs writes the updates of real ones."""
+    """Somebody who edits a document of their own. Unrealistic: it is pycrdt, not Yjs."""
 
     def __init__(self, client_id: int) -> None:
         self.doc: Doc[Text | Map[object] | Array[object]] = Doc(client_id=client_id)

@@ -12,7 +12,6 @@ from plait.server.outbox import Outbox
 from plait.server.room import Room
 from plait.server.wire.messages import Message
 from plait.server.wire.ywebsocket import YWEBSOCKET
-
 from tests.support.clock import FakeClock
 
 

@@ -1,0 +1,141 @@
+"""Folding: what a snapshot and a segment stand for, they hold."""
+
+from random import Random
+
+import pytest
+
+from plait.persistence import LoggedUpdate, Snapshot, Stored
+from plait.server import folding
+from plait.server.document import Document
+from plait.server.errors import DocumentBroken, UpdateRefused
+from plait.server.folding import fold_rows, fold_snapshot, read
+from plait.server.limits import Limits
+from tests.server.test_document import BIG_INT, HALF_EMOJI
+from tests.support.authors import Author, text_of
+
+LIMITS = Limits()
+
+
+def stored(updates: list[bytes], snapshot: Snapshot | None = None, first: int = 1) -> Stored:
+    rows = (LoggedUpdate(first + i, "a", update, "", 0) for i, update in enumerate(updates))
+    return Stored("a", snapshot, tuple(rows))
+
+
+def history(seed: int, edits: int = 200) -> list[bytes]:
+    """Return the updates of two authors who type, delete and hear of each other."""
+    random = Random(seed)
+    authors = [Author(1), Author(2)]
+    updates = []
+    for _ in range(edits):
+        author, other = random.sample(authors, 2)
+        length = len(author.text)
+        if length > 10 and random.random() < 0.3:
+            start = random.randrange(length - 5)
+            update = author.delete(start, start + random.randrange(1, 5))
+        else:
+            author.text.insert(random.randrange(length + 1), f"w{random.randrange(999)} ")
+            update = author.take()
+        other.hear(update)
+        updates.append(update)
+    return updates
+
+
+def state_of(stored: Stored) -> bytes:
+    document, waiting = read(stored, LIMITS)
+    assert not waiting
+    return document.encode()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_snapshot_and_the_rows_after_it_are_the_document(seed: int) -> None:
+    updates = history(seed)
+    snapshot = fold_snapshot(stored(updates[:150]), LIMITS, 5)
+    assert snapshot is not None and (snapshot.upto, snapshot.at_ms) == (150, 5)
+    again = stored(updates[150:], snapshot, first=151)
+    assert text_of(state_of(again)) == text_of(state_of(stored(updates)))
+    third = fold_snapshot(again, LIMITS, 6)
+    assert third is not None and third.upto == 200
+
+
+def test_a_large_state_is_cut_into_slices() -> None:
+    author = Author(1)
+    updates = []
+    for number in range(400):
+        author.text.insert(0, f"{number}" * 1000)
+        updates.append(author.take())
+    snapshot = fold_snapshot(stored(updates), LIMITS, 0)
+    assert snapshot is not None and len(snapshot.slices) > 2
+    assert text_of(state_of(stored([], snapshot))) == str(author.text)
+
+
+def test_rows_that_are_not_ready_are_not_covered() -> None:
+    author = Author(1)
+    updates = [author.type(word) for word in "abcd"]
+    del updates[2]
+    snapshot = fold_snapshot(stored(updates), LIMITS, 0)
+    assert snapshot is not None and snapshot.upto == 2
+    assert fold_snapshot(stored(updates[2:]), LIMITS, 0) is None
+
+
+def test_nothing_to_cover_is_no_snapshot() -> None:
+    assert fold_snapshot(Stored("a"), LIMITS, 0) is None
+
+
+def test_a_snapshot_that_is_not_the_document_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycrdt-store compacted documents into nothing and dropped their log."""
+    monkeypatch.setattr(folding, "slice_state", lambda state: [Author(9).type("other")])
+    with pytest.raises(DocumentBroken, match="is not the document"):
+        fold_snapshot(stored([Author(1).type("hello")]), LIMITS, 0)
+
+
+def test_what_pycrdt_cannot_encode_is_merged_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Document) -> bytes:
+        raise DocumentBroken("the encoded state is not the document's state")
+
+    updates = history(1, 50)
+    text = text_of(state_of(stored(updates)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Document, "encode", fail)
+        snapshot = fold_snapshot(stored(updates), LIMITS, 0)
+    assert snapshot is not None
+    assert text_of(state_of(stored([], snapshot))) == text
+
+
+def test_values_and_characters_that_pycrdt_mishandles_survive_snapshots() -> None:
+    snapshot = fold_snapshot(stored([BIG_INT, Author(1).type("\U0001f600")]), LIMITS, 0)
+    assert snapshot is not None and snapshot.lossy
+    assert bytes.fromhex("7a0020000000000001") in b"".join(snapshot.slices)
+
+
+def test_emoji_are_noted_so_that_halves_are_recognised_after_loading() -> None:
+    snapshot = fold_snapshot(stored(HALF_EMOJI[:1]), LIMITS, 0)
+    assert snapshot is not None and snapshot.astral
+    whole = state_of(stored(HALF_EMOJI))
+    assert state_of(stored(HALF_EMOJI[1:], snapshot, first=2)) == whole
+
+
+def test_garbage_in_the_log_is_an_error() -> None:
+    with pytest.raises(UpdateRefused):
+        fold_snapshot(stored([b"\xff"]), LIMITS, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_segment_holds_its_rows_wherever_they_are_in_the_log(seed: int) -> None:
+    updates = history(seed)
+    rows = stored(updates).updates[50:120]
+    segment = fold_rows(rows)
+    assert (segment.first, segment.last) == (51, 120)
+    folded = [*updates[:50], segment.update, *updates[120:]]
+    assert text_of(state_of(stored(folded))) == text_of(state_of(stored(updates)))
+
+
+def test_a_segment_that_lost_something_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates = history(3, 20)
+    monkeypatch.setattr(folding, "merge", lambda rows: rows[0])
+    with pytest.raises(DocumentBroken, match="are not what they were"):
+        fold_rows(stored(updates).updates)
+
+
+def test_a_segment_keeps_big_integers() -> None:
+    segment = fold_rows(stored([BIG_INT, Author(1).type("x")]).updates)
+    assert bytes.fromhex("7a0020000000000001") in segment.update
