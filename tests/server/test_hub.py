@@ -18,8 +18,8 @@ from plait.server.wire.messages import SyncStep1, SyncUpdate
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.authors import Author, text_of
 from tests.support.clock import FakeClock
+from tests.support.deadlines import eventually
 from tests.support.stores import FaultyStore
-from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ async def test_all_who_come_at_once_share_one_load_and_one_room() -> None:
     async with running() as hub, AsyncExitStack() as stack:
         faulty(hub).may_load.clear()
         enter = [asyncio.create_task(stack.enter_async_context(hub.room("a"))) for _ in range(9)]
-        await until(lambda: faulty(hub).loads)
+        await eventually(lambda: faulty(hub).loads)
         faulty(hub).may_load.set()
         rooms = await asyncio.gather(*enter)
         assert len({id(room) for room in rooms}) == 1
@@ -119,7 +119,7 @@ async def test_who_gives_up_waiting_does_not_spoil_it_for_others() -> None:
         faulty(hub).may_load.clear()
         hasty = asyncio.create_task(AsyncExitStack().enter_async_context(hub.room("a")))
         patient = asyncio.create_task(stack.enter_async_context(hub.room("a")))
-        await until(lambda: faulty(hub).loads)
+        await eventually(lambda: faulty(hub).loads)
         hasty.cancel()
         faulty(hub).may_load.set()
         assert (await patient).name == "a"
@@ -171,7 +171,7 @@ async def test_a_room_with_unsaved_edits_is_not_unloaded() -> None:
         assert "a" in hub.rooms()
         faulty(hub).away = False
         await hub.writer.flush(10)
-        await until(lambda: not room.busy)
+        await eventually(lambda: not room.busy)
         hub.tick()
         assert hub.rooms() == {}
         async with hub.room("a") as again:
@@ -209,7 +209,7 @@ async def test_what_another_program_appends_reaches_open_rooms() -> None:
         update = Author(1).type("from elsewhere")
         await faulty(hub).sibling().append([Update("a", update), Update("not open", update)])
         await hub.follow()
-        await until(lambda: len(connection.outbox))
+        await eventually(lambda: len(connection.outbox))
         frame = connection.take()
         assert frame is not None and YWEBSOCKET.decode(frame) == SyncUpdate(update)
         assert len(await hub.store.log("a")) == 1, "it is not stored a second time"
@@ -279,6 +279,6 @@ async def test_a_client_is_served_from_its_first_question_to_its_acknowledgement
                 messages.append(YWEBSOCKET.decode(frame))
             return len(messages) == 2
 
-        await until(acknowledged)
+        await eventually(acknowledged)
         assert messages == [SyncStep1(b"\x00"), SyncUpdate(update)]
         assert [row.update for row in await hub.store.log("a")] == [update]

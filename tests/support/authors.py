@@ -1,5 +1,7 @@
 """Clients without a network: they type, and hand out the updates."""
 
+from typing import Any
+
 from pycrdt import Array, Doc, Map, Text
 
 
@@ -7,10 +9,10 @@ class Author:
     """Somebody who edits a document of their own. Unrealistic: it is pycrdt, not Yjs."""
 
     def __init__(self, client_id: int) -> None:
-        self.doc: Doc[Text | Map[object] | Array[object]] = Doc(client_id=client_id)
-        self.text = self.doc.get("text", type=Text)
-        self.map = self.doc.get("map", type=Map)
-        self.array = self.doc.get("array", type=Array)
+        self.doc: Doc[Any] = Doc(client_id=client_id)
+        self.text: Text = self.doc.get("text", type=Text)
+        self.map: Map[Any] = self.doc.get("map", type=Map)
+        self.array: Array[Any] = self.doc.get("array", type=Array)
         self._updates: list[bytes] = []
         self._subscription = self.doc.observe(lambda event: self._updates.append(event.update))
 
