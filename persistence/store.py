@@ -1,10 +1,11 @@
-"""The contract of a store: what every back end promises, in values that know no database and no CRDT.
+"""The contract of a store: what every back end promises, in values that know no database.
 
-A store is an append-only log of updates, each a document's name, bytes, author and time, ordered by a sequence number that
-only grows. Clocks order nothing. A *snapshot* of a document is a list of slices that stand for all its updates up to a
-sequence number, so that loading does not have to read them; the updates remain in the log as its history. Nothing in this
-contract overwrites or drops an update: `compact` may replace a run of old ones by one that holds the same content, and
-`purge` forgets a document that was deleted before.
+A store is an append-only log of updates, each a document's name, bytes, author and time, ordered
+by a sequence number that only grows. Clocks order nothing. A *snapshot* of a document is a list of
+slices that stand for all its updates up to a sequence number, so that loading does not have to
+read them; the updates remain in the log as its history. Nothing in this contract overwrites or
+drops an update: `compact` may replace a run of old ones by one that holds the same content, and
+`purge` forgets a document that was deleted before. Nothing here knows of CRDTs: bytes are bytes.
 
 Errors:
 
@@ -53,6 +54,12 @@ class StoreVersion(StoreError):
 
 class DocumentDeleted(StoreError):
     """Raised when a document is loaded or appended to that was deleted and not purged."""
+
+    @classmethod
+    def of(cls, document: str) -> "DocumentDeleted":
+        """Return the error that names a document."""
+        hint = "Bring it back with `plait docs undelete`, or forget it with `plait docs purge`."
+        return cls("the document was deleted", document=document, hint=hint)
 
 
 class DocumentExists(StoreError):
@@ -138,7 +145,7 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One update that takes the place of the rows of a document from `first` to `last` in the log."""
+    """One update that takes the place of a document's rows from `first` to `last` in the log."""
 
     first: int
     last: int
@@ -154,6 +161,8 @@ class Changes:
     updates: tuple[LoggedUpdate, ...] = ()
     deleted: tuple[str, ...] = field(default=())
     """Names of documents deleted at present among those asked about."""
+    more: bool = False
+    """Whether the answer was cut short, and to ask again at once."""
 
 
 class Store(Protocol):
@@ -177,10 +186,11 @@ class Store(Protocol):
         """Return if the store can be written right now."""
 
     async def append(self, updates: Sequence[Update]) -> Sequence[int]:
-        """Commit updates of any documents in one transaction; return their sequence numbers, in order.
+        """Commit updates of any documents in one transaction; return their sequence numbers.
 
-        On return the updates survive a crash of the process and of the machine. A document comes into being with its
-        first update. If one document was deleted, nothing is appended.
+        On return the updates survive a crash of the process and of the machine. A document comes
+        into being with its first update. If one document was deleted, nothing is appended. A
+        cancelled call has either committed all of them or nothing.
 
         Raises:
             DocumentDeleted: with the name of the document.
@@ -189,49 +199,73 @@ class Store(Protocol):
     async def load(self, document: str) -> Stored:
         """Return a document's snapshot and the updates after it, in one consistent read.
 
-        An unknown document is an empty `Stored`, never an error; an error is never an empty `Stored`.
+        An unknown document is an empty `Stored`, never an error; an error is never an empty
+        `Stored`.
 
         Raises:
             DocumentDeleted, StoreCorrupt, StoreUnavailable
         """
 
     async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
-        """Return up to `limit` rows of a document's whole log with a sequence number above `after`."""
+        """Return the first `limit` rows of a document's whole log above a sequence number.
+
+        The log of a deleted document can be read until it is purged.
+        """
 
     async def compact(
         self, document: str, snapshot: Snapshot, segment: Segment | None = None
     ) -> bool:
         """Set a document's snapshot and, in the same transaction, fold old rows into a segment.
 
-        Fenced and idempotent: does nothing and returns False if the document is gone, if its snapshot already covers as
-        much, or if the rows that the segment replaces are not the ones that are there.
+        Fenced and idempotent: does nothing and returns False if the document is gone; if its
+        snapshot already covers more, or as much and there is no segment; if `snapshot.upto` is not
+        the sequence number of one of its rows; if the segment's `first` or `last` is not one, or
+        reaches beyond what the snapshot covers. Where the stored snapshot covers exactly as much,
+        it stays and the rows are folded.
+
+        Raises:
+            ValueError: a snapshot without slices, or a segment without bytes.
         """
 
     async def changes(self, after: int, documents: Sequence[str]) -> Changes:
         """Return rows above `after` of these documents that another writer appended.
 
-        With `after` = -1, only tells the present sequence number.
+        With `after` = -1, only tells the present sequence number. Almost free while no other
+        writer commits. Rows of this object may be among those returned, after another folded them.
         """
 
     async def documents(
         self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
     ) -> Sequence[DocumentInfo]:
-        """List documents in the order of their names' UTF-8 bytes, from the first name above `after`."""
+        """List documents in the order of their names' UTF-8 bytes, from the first above `after`.
+
+        With `deleted`, lists those that were deleted and not purged instead.
+        """
 
     async def info(self, document: str) -> DocumentInfo | None:
         """Return what is known of one document, deleted or not; None if unknown."""
 
     async def delete(self, document: str, at_ms: int) -> bool:
-        """Mark a document as deleted; its content stays until `purge`. Return whether it was there."""
+        """Mark a document as deleted; its content stays until `purge`.
+
+        Return whether there was one that was not deleted yet.
+        """
 
     async def undelete(self, document: str) -> bool:
         """Take back a `delete`. Return whether there was one to take back."""
 
     async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
-        """Forget deleted documents, one or all deleted before a time; return how many."""
+        """Forget deleted documents, one or all deleted before a time; return how many.
+
+        Raises:
+            ValueError: neither a document nor a time was given.
+        """
 
     async def backup(self, target: Path, progress: Progress | None = None) -> None:
-        """Write a consistent copy of the whole store as an SQLite file, while it is in use."""
+        """Write a consistent copy of the whole store as an SQLite file, while it is in use.
+
+        Never overwrites: a target that exists is a `StoreError`.
+        """
 
     async def check(self, progress: Progress | None = None) -> Sequence[str]:
         """Return what is wrong with the store's own structure; empty if nothing is."""

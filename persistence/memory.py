@@ -1,0 +1,236 @@
+"""Keep documents in dictionaries: the reference that the other stores are compared with.
+
+For tests, and for servers whose documents may end with the process. Several objects can share the
+same content (`sibling`), as nodes share a database.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plait.persistence.ownership import OwnSequences
+from plait.persistence.store import (
+    Changes,
+    DocumentDeleted,
+    DocumentInfo,
+    LoggedUpdate,
+    Progress,
+    Segment,
+    Snapshot,
+    Stored,
+    Update,
+)
+
+
+@dataclass(slots=True)
+class _Document:
+    created_ms: int
+    modified_ms: int
+    log: list[LoggedUpdate] = field(default_factory=list)
+    folded: set[int] = field(default_factory=set)
+    snapshot: Snapshot | None = None
+    deleted_ms: int | None = None
+
+    def tail(self) -> tuple[LoggedUpdate, ...]:
+        upto = self.snapshot.upto if self.snapshot else 0
+        return tuple(row for row in self.log if row.seq > upto)
+
+
+@dataclass(slots=True)
+class _Content:
+    documents: dict[str, _Document] = field(default_factory=dict)
+    seq: int = 0
+
+
+class MemoryStore:
+    """A store that lives as long as its process."""
+
+    url = "memory://"
+
+    def __init__(self) -> None:
+        self._content = _Content()
+        self._own = OwnSequences()
+
+    def sibling(self) -> "MemoryStore":
+        """Return another store with the same content, as another process would have it open."""
+        other = MemoryStore()
+        other._content = self._content
+        return other
+
+    async def open(self) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    async def close(self) -> None:
+        """Do nothing: what was appended stays."""
+
+    async def ping(self) -> None:
+        """Return: memory can always be written."""
+
+    async def append(self, updates: Sequence[Update]) -> Sequence[int]:
+        """Append all updates or none."""
+        for update in updates:
+            update.document.encode()  # as a database does, refuse what is not Unicode text
+            self._live(update.document)
+        first = self._content.seq + 1
+        for update in updates:
+            self._append(update)
+        seqs = range(first, self._content.seq + 1)
+        self._own.add(seqs)
+        return seqs
+
+    def _append(self, update: Update) -> None:
+        document = self._content.documents.get(update.document)
+        if document is None:
+            document = _Document(update.at_ms, update.at_ms)
+            self._content.documents[update.document] = document
+        self._content.seq += 1
+        document.modified_ms = max(document.modified_ms, update.at_ms)
+        document.log.append(
+            LoggedUpdate(
+                self._content.seq, update.document, update.update, update.who, update.at_ms
+            )
+        )
+
+    async def load(self, document: str) -> Stored:
+        """Return a document as it is."""
+        found = self._live(document)
+        return Stored(document, found.snapshot, found.tail()) if found else Stored(document)
+
+    async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
+        """Return a page of a document's whole log."""
+        found = self._content.documents.get(document)
+        return [row for row in found.log if row.seq > after][:limit] if found else []
+
+    async def compact(
+        self, document: str, snapshot: Snapshot, segment: Segment | None = None
+    ) -> bool:
+        """Set a snapshot and fold rows into a segment."""
+        if not snapshot.slices:
+            raise ValueError("a snapshot without slices stands for nothing")
+        if segment is not None and not segment.update:
+            raise ValueError("a segment without bytes stands for nothing")
+        found = self._content.documents.get(document)
+        if found is None or found.deleted_ms is not None:
+            return False
+        covered = found.snapshot.upto if found.snapshot else 0
+        if covered > snapshot.upto or (covered == snapshot.upto and segment is None):
+            return False
+        seqs = {row.seq for row in found.log}
+        if snapshot.upto not in seqs:
+            return False
+        if segment is not None:
+            if not {segment.first, segment.last} <= seqs:
+                return False
+            if not segment.first <= segment.last <= snapshot.upto:
+                return False
+            self._fold(found, segment)
+        if covered < snapshot.upto:
+            found.snapshot = snapshot
+        return True
+
+    def _fold(self, document: _Document, segment: Segment) -> None:
+        run = [row for row in document.log if segment.first <= row.seq <= segment.last]
+        authors = {row.who for row in run}
+        last = run[-1]
+        who = last.who if len(authors) == 1 else ""
+        start = document.log.index(run[0])
+        document.log[start : start + len(run)] = [
+            LoggedUpdate(last.seq, last.document, segment.update, who, last.at_ms)
+        ]
+        document.folded.add(last.seq)
+
+    async def changes(self, after: int, documents: Sequence[str]) -> Changes:
+        """Return rows that siblings appended."""
+        seq = self._content.seq
+        if after < 0:
+            return Changes(seq)
+        asked = [(name, self._content.documents.get(name)) for name in documents]
+        rows = [
+            row
+            for _, document in asked
+            if document is not None
+            for row in document.log
+            if row.seq > after and (row.seq not in self._own or row.seq in document.folded)
+        ]
+        gone = tuple(n for n, document in asked if document and document.deleted_ms is not None)
+        return Changes(max(seq, after), tuple(sorted(rows, key=lambda row: row.seq)), gone)
+
+    async def documents(
+        self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
+    ) -> Sequence[DocumentInfo]:
+        """List documents; text compares by code points, which is the order of its UTF-8."""
+        names = sorted(
+            name
+            for name, document in self._content.documents.items()
+            if name > after
+            and name.startswith(prefix)
+            and (document.deleted_ms is not None) == deleted
+        )
+        return [self._info(name, self._content.documents[name]) for name in names[:limit]]
+
+    async def info(self, document: str) -> DocumentInfo | None:
+        """Return what is known of one document."""
+        found = self._content.documents.get(document)
+        return self._info(document, found) if found else None
+
+    async def delete(self, document: str, at_ms: int) -> bool:
+        """Mark a document as deleted."""
+        found = self._content.documents.get(document)
+        if found is None or found.deleted_ms is not None:
+            return False
+        found.deleted_ms = at_ms
+        return True
+
+    async def undelete(self, document: str) -> bool:
+        """Take back a `delete`."""
+        found = self._content.documents.get(document)
+        if found is None or found.deleted_ms is None:
+            return False
+        found.deleted_ms = None
+        return True
+
+    async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
+        """Forget deleted documents."""
+        if document is None and before_ms is None:
+            raise ValueError("purge needs a document or a time")
+        names = [
+            name
+            for name, found in self._content.documents.items()
+            if found.deleted_ms is not None
+            and (document is None or name == document)
+            and (before_ms is None or found.deleted_ms < before_ms)
+        ]
+        for name in names:
+            del self._content.documents[name]
+        return len(names)
+
+    async def backup(self, target: Path, progress: Progress | None = None) -> None:
+        """Write the content into a new SQLite store; its sequence numbers begin anew."""
+        from plait.persistence.transfer import back_up_by_copying
+
+        await back_up_by_copying(self, target, progress)
+
+    async def check(self, progress: Progress | None = None) -> Sequence[str]:
+        """Return nothing: there is no structure that could be wrong."""
+        return []
+
+    def _live(self, name: str) -> _Document | None:
+        document = self._content.documents.get(name)
+        if document is not None and document.deleted_ms is not None:
+            raise DocumentDeleted.of(name)
+        return document
+
+    def _info(self, name: str, document: _Document) -> DocumentInfo:
+        tail = document.tail()
+        slices = document.snapshot.slices if document.snapshot else ()
+        return DocumentInfo(
+            name=name,
+            created_ms=document.created_ms,
+            modified_ms=document.modified_ms,
+            updates=len(document.log),
+            log_bytes=sum(len(row.update) for row in document.log),
+            snapshot_bytes=sum(map(len, slices)),
+            tail_updates=len(tail),
+            tail_bytes=sum(len(row.update) for row in tail),
+            deleted_ms=document.deleted_ms,
+        )

@@ -1,0 +1,35 @@
+"""Find the store that a URL names; its back end is imported only if it is asked for."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from plait.persistence.store import Store, StoreError
+
+_SQLITE_PREFIX = "sqlite:///"
+
+SUPPORTED = ("sqlite:///relative/path.db", "sqlite:////absolute/path.db", "memory://")
+
+
+def open_store(url: str, *, serving: bool = False) -> Store:
+    """Return the store that a URL names, not opened yet; `await store.open()` connects.
+
+    `serving` says that this process keeps documents in memory for long, so that the store must
+    not be replaced meanwhile.
+
+    Raises:
+        StoreError: no store can be at such a URL.
+    """
+    if url in ("memory:", "memory://"):
+        from plait.persistence.memory import MemoryStore
+
+        return MemoryStore()
+    if url.startswith(_SQLITE_PREFIX) and len(url) > len(_SQLITE_PREFIX):
+        from plait.persistence.sqlite import SqliteStore
+
+        return SqliteStore(Path(url.removeprefix(_SQLITE_PREFIX)), serving=serving)
+    # Only the scheme is repeated: what follows may hold a password.
+    scheme = urlsplit(url).scheme or "no scheme"
+    raise StoreError(
+        f"there is no store for a URL like this one ({scheme})",
+        hint=f"Supported are: {', '.join(SUPPORTED)}.",
+    )

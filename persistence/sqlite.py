@@ -1,0 +1,240 @@
+"""Keep every document in one SQLite file: the embedded default.
+
+Two connections, each with a thread: one writes, the other reads, so that loading a document never
+waits behind a commit, nor a commit behind a large document. Each method is one transaction and one
+call into a thread (`sqlite_connection` says why). Long work on the whole file, backup and check,
+has a connection and a thread of its own.
+"""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from plait.persistence import schema, sqlite_backup, sqlite_check, sqlite_read, sqlite_write
+from plait.persistence.lock import StoreLock
+from plait.persistence.sqlite_connection import (
+    SqliteConnection,
+    connect,
+    open_file,
+    prepare_for_reading,
+    prepare_for_writing,
+)
+from plait.persistence.sqlite_errors import translated
+from plait.persistence.sqlite_watch import Watch
+from plait.persistence.store import (
+    Changes,
+    DocumentInfo,
+    LoggedUpdate,
+    Progress,
+    Segment,
+    Snapshot,
+    Stored,
+    StoreUnavailable,
+    Update,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """A store in an SQLite file; see `plait.persistence.store.Store` for what it promises."""
+
+    def __init__(self, path: Path, *, serving: bool = False, busy_seconds: float = 5.0) -> None:
+        self.path = path
+        self.url = f"sqlite:///{path}"
+        self._busy_seconds = busy_seconds
+        """How long a commit waits for another process's before it is `StoreUnavailable`."""
+        self._lock = StoreLock(path) if serving else None
+        self._writing: SqliteConnection | None = None
+        self._reading: SqliteConnection | None = None
+        self._appender = sqlite_write.Appender()
+        self._watch = Watch()
+
+    async def open(self) -> None:
+        """Connect, and bring the schema forward."""
+        assert self._writing is None, "a store is opened once"
+        _refuse_unusable(self.path)
+        if self._lock is not None:
+            self._lock.acquire_shared()
+        try:
+            self._writing = await connect(self.path, busy_seconds=self._busy_seconds)
+            # In this order: nothing is written to a file before it is known to be ours.
+            await self._writing.run(schema.version_of, self.path)
+            await self._writing.run(prepare_for_writing, busy_seconds=self._busy_seconds)
+            await self._writing.run(schema.migrate, self.path)
+            self._reading = await connect(self.path, busy_seconds=self._busy_seconds)
+            await self._reading.run(prepare_for_reading)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close both connections. The last to close moves the write-ahead log into the file."""
+        reading, self._reading = self._reading, None
+        writing, self._writing = self._writing, None
+        self._appender, self._watch = sqlite_write.Appender(), Watch()
+        try:
+            with translated(self.path):
+                if reading is not None:
+                    await reading.close()
+                if writing is not None:
+                    await writing.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    async def ping(self) -> None:
+        """Commit one row that nobody reads."""
+        await self._write(sqlite_write.ping)
+
+    async def append(self, updates: Sequence[Update]) -> Sequence[int]:
+        """Commit updates in one transaction."""
+        return await self._write(self._append, updates)
+
+    def _append(self, connection: sqlite3.Connection, updates: Sequence[Update]) -> Sequence[int]:
+        seqs = self._appender.append(connection, updates)
+        self._watch.own.add(seqs)
+        return seqs
+
+    async def load(self, document: str) -> Stored:
+        """Return a document's snapshot and the updates after it."""
+        return await self._read(sqlite_read.load, document)
+
+    async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
+        """Return a page of a document's whole log."""
+        return await self._read(sqlite_read.log, document, after, limit)
+
+    async def compact(
+        self, document: str, snapshot: Snapshot, segment: Segment | None = None
+    ) -> bool:
+        """Set a snapshot and fold rows into a segment."""
+        if not snapshot.slices:
+            raise ValueError("a snapshot without slices stands for nothing")
+        if segment is not None and not segment.update:
+            raise ValueError("a segment without bytes stands for nothing")
+        return await self._write(sqlite_write.compact, document, snapshot, segment)
+
+    async def changes(self, after: int, documents: Sequence[str]) -> Changes:
+        """Return rows that others appended."""
+        return await self._write(self._watch.changes, after, documents)
+
+    async def documents(
+        self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
+    ) -> Sequence[DocumentInfo]:
+        """List documents by name."""
+        return await self._read(sqlite_read.documents, prefix, after, limit, deleted)
+
+    async def info(self, document: str) -> DocumentInfo | None:
+        """Return what is known of one document."""
+        return await self._read(sqlite_read.info, document)
+
+    async def delete(self, document: str, at_ms: int) -> bool:
+        """Mark a document as deleted."""
+        return await self._write_marks(sqlite_write.delete, document, at_ms)
+
+    async def undelete(self, document: str) -> bool:
+        """Take back a `delete`."""
+        return await self._write_marks(sqlite_write.undelete, document)
+
+    async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
+        """Forget deleted documents, one a transaction."""
+        if document is None and before_ms is None:
+            raise ValueError("purge needs a document or a time")
+        count = 0
+        while await self._write_marks(sqlite_write.purge_one, document, before_ms):
+            count += 1
+        return count
+
+    async def backup(self, target: Path, progress: Progress | None = None) -> None:
+        """Write a copy that stands alone. Cancelling stops it and leaves nothing behind."""
+        loop = asyncio.get_running_loop()
+        stop = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, "backup", done, total)
+
+        try:
+            await asyncio.to_thread(sqlite_backup.back_up, self.path, target, stop, report)
+        finally:
+            stop.set()
+
+    async def check(self, progress: Progress | None = None) -> Sequence[str]:
+        """Return what is wrong with the file, in sentences."""
+        loop = asyncio.get_running_loop()
+
+        def report(what: str, done: int, total: int) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, what, done, total)
+
+        def work() -> Sequence[str]:
+            with closing(open_file(self.path, busy_seconds=self._busy_seconds)) as connection:
+                return sqlite_check.check(connection, self.path, report)
+
+        with translated(self.path):
+            return await asyncio.to_thread(work)
+
+    async def _write_marks(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], bool],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        def marked(connection: sqlite3.Connection) -> bool:
+            self._watch.forget_deleted()
+            return work(connection, *args, **kwargs)
+
+        return await self._write(marked)
+
+    async def _write(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return await self._opened(self._writing).run(work, *args, **kwargs)
+
+    async def _read(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return await self._opened(self._reading).run(work, *args, **kwargs)
+
+    def _opened(self, connection: SqliteConnection | None) -> SqliteConnection:
+        if connection is None:
+            raise StoreUnavailable(f"the store {self.path} is not open")
+        return connection
+
+
+def _refuse_unusable(path: Path) -> None:
+    """Say what is wrong with a path before SQLite says "unable to open database file"."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise StoreUnavailable(
+            f"the folder of the store {path} does not exist",
+            hint=f"Make it first: mkdir -p {folder}",
+        )
+    if path.is_dir():
+        raise StoreUnavailable(
+            f"the store {path} is a folder",
+            hint=f"Give the path of a file in it, such as {path / 'plait.db'}.",
+        )
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        raise StoreUnavailable(
+            f"the store {path} can't be read and written by this user",
+            hint="Give it to the user who runs this, or run it as the file's owner.",
+        )
+    # SQLite keeps its write-ahead log beside the file.
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        raise StoreUnavailable(
+            f"the folder of the store {path} can't be written by this user",
+            hint=f"Let the user who runs this write {folder}.",
+        )

@@ -1,0 +1,241 @@
+"""The writing transactions of an SQLite store, as functions that run in its connection's thread.
+
+Each is one transaction from `BEGIN IMMEDIATE` on, so what it reads can't change before it writes.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plait.persistence.sqlite_connection import writing
+from plait.persistence.store import DocumentDeleted, Segment, Snapshot, Update
+
+IDS_CACHED_MAX = 65_536
+"""Documents whose id is remembered; beyond this all are looked up anew."""
+
+
+@dataclass(slots=True)
+class _Added:
+    """What one transaction adds to a document's counters."""
+
+    created_ms: int
+    modified_ms: int
+    updates: int = 0
+    log_bytes: int = 0
+
+
+class Appender:
+    """Append updates, with the ids of known documents at hand.
+
+    The cache is only a guess: another process may have deleted or purged the document. The update
+    of the counters within the transaction hits exactly one row if the guess is right and the
+    document is not deleted. Ids are never used twice, so it can't hit another document's row.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def append(self, connection: sqlite3.Connection, updates: Sequence[Update]) -> Sequence[int]:
+        """Append updates in one transaction; return their sequence numbers."""
+        if not updates:
+            return ()
+        added = _sum_up(updates)
+        with writing(connection):
+            ids = {name: self._count(connection, name, sums) for name, sums in added.items()}
+            connection.executemany(
+                "INSERT INTO updates (document, bytes, who, at_ms) VALUES (?, ?, ?, ?)",
+                [(ids[u.document], u.update, u.who, u.at_ms) for u in updates],
+            )
+            last = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+        # Only now: ids given out by a transaction that was taken back are nobody's.
+        if len(self._ids) + len(ids) > IDS_CACHED_MAX:
+            self._ids.clear()
+        self._ids.update(ids)
+        # Nobody else could insert while the lock was held, so the numbers are consecutive.
+        return range(last - len(updates) + 1, last + 1)
+
+    def _count(self, connection: sqlite3.Connection, name: str, added: _Added) -> int:
+        """Add to a document's counters, making the document if need be; return its id."""
+        known = self._ids.get(name)
+        if known is not None and _add(connection, known, added):
+            return known
+        row = connection.execute(
+            "SELECT id, deleted_ms FROM documents WHERE name = ?", (name,)
+        ).fetchone()
+        if row is None:
+            cursor = connection.execute(
+                "INSERT INTO documents (name, created_ms, modified_ms) VALUES (?, ?, ?)",
+                (name, added.created_ms, added.modified_ms),
+            )
+            assert cursor.lastrowid is not None
+            identity = cursor.lastrowid
+        else:
+            identity, deleted_ms = row
+            if deleted_ms is not None:
+                raise DocumentDeleted.of(name)
+        _add(connection, identity, added)
+        return identity
+
+
+def _sum_up(updates: Sequence[Update]) -> dict[str, _Added]:
+    added: dict[str, _Added] = {}
+    for update in updates:
+        sums = added.get(update.document)
+        if sums is None:
+            sums = added[update.document] = _Added(update.at_ms, update.at_ms)
+        sums.modified_ms = max(sums.modified_ms, update.at_ms)
+        sums.updates += 1
+        sums.log_bytes += len(update.update)
+    return added
+
+
+def _add(connection: sqlite3.Connection, identity: int, added: _Added) -> bool:
+    cursor = connection.execute(
+        """
+        UPDATE documents SET
+            modified_ms = max(modified_ms, ?1),
+            updates = updates + ?2, log_bytes = log_bytes + ?3,
+            tail_updates = tail_updates + ?2, tail_bytes = tail_bytes + ?3
+        WHERE id = ?4 AND deleted_ms IS NULL
+        """,
+        (added.modified_ms, added.updates, added.log_bytes, identity),
+    )
+    return cursor.rowcount == 1
+
+
+def compact(
+    connection: sqlite3.Connection, document: str, snapshot: Snapshot, segment: Segment | None
+) -> bool:
+    """Set a snapshot and fold rows, if everything is as the caller thinks it is."""
+    with writing(connection):
+        row = connection.execute(
+            """
+            SELECT documents.id, coalesce(upto, 0)
+            FROM documents LEFT JOIN snapshots ON snapshots.document = documents.id
+            WHERE name = ? AND deleted_ms IS NULL
+            """,
+            (document,),
+        ).fetchone()
+        if row is None:
+            return False
+        identity, covered = row
+        if covered > snapshot.upto or (covered == snapshot.upto and segment is None):
+            return False
+        # A snapshot that claims more than the log has would hide what is appended next.
+        ends = [snapshot.upto] if segment is None else [snapshot.upto, segment.first, segment.last]
+        if not all(_has_row(connection, identity, seq) for seq in ends):
+            return False
+        if segment is not None:
+            if not segment.first <= segment.last <= snapshot.upto:
+                return False
+            _fold(connection, identity, segment)
+        if covered < snapshot.upto:
+            _set_snapshot(connection, identity, snapshot)
+        return True
+
+
+def _has_row(connection: sqlite3.Connection, identity: int, seq: int) -> bool:
+    query = "SELECT 1 FROM updates WHERE seq = ? AND document = ?"
+    return connection.execute(query, (seq, identity)).fetchone() is not None
+
+
+def _fold(connection: sqlite3.Connection, identity: int, segment: Segment) -> None:
+    run = (identity, segment.first, segment.last)
+    where = "document = ? AND seq BETWEEN ? AND ?"
+    rows, length, folded, authors, who = connection.execute(
+        f"""
+        SELECT count(*), sum(length(bytes)), sum(max(folded, 1)), count(DISTINCT who), min(who)
+        FROM updates WHERE {where}
+        """,
+        run,
+    ).fetchone()
+    connection.execute(f"DELETE FROM updates WHERE {where} AND seq < ?", (*run, segment.last))
+    connection.execute(
+        "UPDATE updates SET bytes = ?, who = ?, folded = ? WHERE seq = ?",
+        (segment.update, who if authors == 1 else "", folded, segment.last),
+    )
+    connection.execute(
+        "UPDATE documents SET updates = updates - ?, log_bytes = log_bytes + ? WHERE id = ?",
+        (rows - 1, len(segment.update) - length, identity),
+    )
+
+
+def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snapshot) -> None:
+    connection.execute("DELETE FROM slices WHERE document = ?", (identity,))
+    connection.execute("DELETE FROM snapshots WHERE document = ?", (identity,))
+    connection.execute(
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            identity,
+            snapshot.upto,
+            snapshot.at_ms,
+            len(snapshot.slices),
+            snapshot.types,
+            snapshot.lossy,
+            snapshot.astral,
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO slices VALUES (?, ?, ?)",
+        [(identity, number, piece) for number, piece in enumerate(snapshot.slices)],
+    )
+    tail = connection.execute(
+        """
+        SELECT count(*), coalesce(sum(length(bytes)), 0)
+        FROM updates WHERE document = ? AND seq > ?
+        """,
+        (identity, snapshot.upto),
+    ).fetchone()
+    connection.execute(
+        "UPDATE documents SET tail_updates = ?, tail_bytes = ?, snapshot_bytes = ? WHERE id = ?",
+        (*tail, sum(map(len, snapshot.slices)), identity),
+    )
+
+
+def delete(connection: sqlite3.Connection, document: str, at_ms: int) -> bool:
+    """Mark a document as deleted."""
+    with writing(connection):
+        cursor = connection.execute(
+            "UPDATE documents SET deleted_ms = ? WHERE name = ? AND deleted_ms IS NULL",
+            (at_ms, document),
+        )
+    return cursor.rowcount == 1
+
+
+def undelete(connection: sqlite3.Connection, document: str) -> bool:
+    """Take back the mark."""
+    with writing(connection):
+        cursor = connection.execute(
+            "UPDATE documents SET deleted_ms = NULL WHERE name = ? AND deleted_ms IS NOT NULL",
+            (document,),
+        )
+    return cursor.rowcount == 1
+
+
+def purge_one(connection: sqlite3.Connection, document: str | None, before_ms: int | None) -> bool:
+    """Forget one deleted document that fits; return whether there was one.
+
+    One a transaction, so that appends wait for the rows of one document at most.
+    """
+    with writing(connection):
+        row = connection.execute(
+            """
+            SELECT id FROM documents INDEXED BY documents_deleted
+            WHERE deleted_ms IS NOT NULL
+                AND (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR deleted_ms < ?2)
+            LIMIT 1
+            """,
+            (document, before_ms),
+        ).fetchone()
+        if row is None:
+            return False
+        for table in ("slices", "snapshots", "updates"):
+            connection.execute(f"DELETE FROM {table} WHERE document = ?", row)
+        connection.execute("DELETE FROM documents WHERE id = ?", row)
+    return True
+
+
+def ping(connection: sqlite3.Connection) -> None:
+    """Commit something: a lock that can be taken does not say that the disk has room."""
+    with writing(connection):
+        connection.execute("UPDATE pings SET count = count + 1")

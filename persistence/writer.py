@@ -1,0 +1,383 @@
+"""Commit the updates of all rooms in groups, and tell each room when its own are safe.
+
+A commit costs the same for one update as for a thousand, so the writer takes whatever has queued
+up while the last commit ran. Rules:
+
+1. Order is kept: what was appended first is committed first, also after a failure.
+2. Nothing is dropped. An update leaves the queue when it is committed, or when its document was
+   deleted; then its owner is told.
+3. At most one transaction is under way. Until it is known to be committed, its updates count as
+   pending. One whose outcome stays unknown is committed again, which is harmless: to apply a Yjs
+   update twice changes nothing.
+4. While the store fails, edits go on and stay queued. Above a limit the writer is `full`, and it
+   is the callers who wait: the writer never refuses.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeVar
+
+from plait.persistence.store import DocumentDeleted, Store, StoreError, StoreUnavailable, Update
+
+logger = logging.getLogger(__name__)
+
+UPDATE_OVERHEAD_BYTES = 256
+"""Memory of a queued update beside its content, so that a flood of empty ones is bounded too."""
+
+RETRY_SECONDS_MIN = 0.1
+RETRY_SECONDS_MAX = 5.0
+
+T = TypeVar("T")
+
+Done = Callable[[Sequence[int]], None]
+Failed = Callable[[StoreError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """What operators want to know of the writer."""
+
+    failing_since: float | None
+    """When the store began to fail, by the writer's clock; None if the last commit went well."""
+    last_error: StoreError | None
+    """Why the store fails; None if it does not."""
+    unsaved_updates: int
+    unsaved_bytes: int
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """The updates of one call to `append`."""
+
+    number: int
+    updates: tuple[Update, ...]
+    done: Done
+    failed: Failed | None
+    length: int
+
+
+class Writer:
+    """Append updates to a store, in order and in groups. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        interval_seconds: float = 0.02,
+        unsaved_bytes_max: int = 64 << 20,
+        transaction_bytes_max: int = 16 << 20,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+        on_state: Callable[[WriterState], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._interval_seconds = interval_seconds
+        self._unsaved_bytes_max = unsaved_bytes_max
+        self._transaction_bytes_max = transaction_bytes_max
+        self._clock = clock
+        """Stamps `failing_since`, nothing else; waiting goes by the loop's time."""
+        self._jitter = jitter
+        """Gives numbers from 0 to 1, so that nodes do not retry in step."""
+        self._on_state = on_state
+
+        self._queue: deque[_Entry] = deque()
+        self._in_flight: list[_Entry] = []
+        self._commit: asyncio.Task[Sequence[int]] | None = None
+        self._numbers = 0
+        self._unsaved_updates = 0
+        self._unsaved_bytes = 0
+        self._failing_since: float | None = None
+        self._last_error: StoreError | None = None
+        self._retry_seconds = 0.0
+        self._reported = (False, False)
+
+        self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._not_full = asyncio.Event()
+        self._not_full.set()
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._runs = False
+        self._closed = False
+
+    # What rooms use
+
+    def append(self, updates: Sequence[Update], done: Done, failed: Failed | None = None) -> None:
+        """Queue updates; never blocks.
+
+        `done` is called with their sequence numbers after the commit. If one of their documents
+        was deleted, its updates are taken out and `failed` is called with `DocumentDeleted`; if
+        others remain, `done` is still called, with the numbers of those.
+
+        Raises:
+            StoreUnavailable: the writer was closed.
+            UnicodeEncodeError: a name or author that no store can keep.
+        """
+        if self._closed:
+            raise StoreUnavailable("the writer is closed")
+        for update in updates:
+            # Within a transaction one such name would hold up everybody's updates for ever.
+            update.document.encode()
+            update.who.encode()
+        self._numbers += 1
+        length = sum(len(update.update) + UPDATE_OVERHEAD_BYTES for update in updates)
+        self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
+        self._count(len(updates), length)
+        self._work.set()
+
+    def pending(self, document: str) -> Sequence[Update]:
+        """Return the updates of a document that are not known to be committed, in order."""
+        return [
+            update
+            for entries in (self._in_flight, self._queue)
+            for entry in entries
+            for update in entry.updates
+            if update.document == document
+        ]
+
+    async def wait_not_full(self) -> None:
+        """Wait until the unsaved updates are within the limit."""
+        await self._not_full.wait()
+
+    async def flush(self, timeout_seconds: float | None = None) -> None:
+        """Wait until everything appended before is committed. Cuts a pause short.
+
+        Raises:
+            StoreError: it took longer than the time-out; what the store said last, if anything.
+        """
+        target = self._numbers
+        if self._settled(target):
+            return
+        self._hurry.set()
+        waiter = asyncio.get_running_loop().create_future()
+        self._flushes.append((target, waiter))
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter
+        except TimeoutError:
+            self._raise_unsaved()
+        finally:
+            self._flushes = [flush for flush in self._flushes if flush[1] is not waiter]
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Commit what is queued, then stop `run`. Works after `run` was cancelled as well.
+
+        Raises:
+            StoreError: how much could not be committed in time, and why.
+        """
+        driver = None if self._runs else asyncio.create_task(self.run())
+        try:
+            await self.flush(timeout_seconds)
+        finally:
+            self._closed = True
+            self._work.set()
+            self._hurry.set()
+            if driver is not None:
+                driver.cancel()
+                await asyncio.wait([driver])
+            if self._unsaved_updates:
+                logger.error("%d updates were not saved", self._unsaved_updates)
+
+    @property
+    def state(self) -> WriterState:
+        """How it goes."""
+        return WriterState(
+            self._failing_since,
+            self._last_error,
+            self._unsaved_updates,
+            self._unsaved_bytes,
+            self.full,
+        )
+
+    @property
+    def failing_since(self) -> float | None:
+        """When the store began to fail, by the writer's clock; None if it does not."""
+        return self._failing_since
+
+    @property
+    def last_error(self) -> StoreError | None:
+        """Why the store fails; None if it does not."""
+        return self._last_error
+
+    @property
+    def unsaved_updates(self) -> int:
+        """Updates that are not known to be committed."""
+        return self._unsaved_updates
+
+    @property
+    def unsaved_bytes(self) -> int:
+        """The memory that they take, about."""
+        return self._unsaved_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether callers should stop reading from their sockets."""
+        return self._unsaved_bytes > self._unsaved_bytes_max
+
+    # The loop
+
+    async def run(self) -> None:
+        """Commit what is appended until `close`. If cancelled, nothing is forgotten."""
+        assert not self._runs, "one loop at a time"
+        self._runs = True
+        loop = asyncio.get_running_loop()
+        begun = float("-inf")
+        try:
+            while True:
+                await self._work.wait()
+                if self._closed:
+                    return
+                jittered = self._retry_seconds * (0.75 + 0.5 * self._jitter())
+                pause = jittered or begun + self._interval_seconds - loop.time()
+                await self._pause(pause)
+                if self._closed:
+                    return
+                begun = loop.time()
+                await self._commit_some()
+        finally:
+            self._runs = False
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+        self._hurry.clear()
+
+    async def _commit_some(self) -> None:
+        """Commit one transaction's worth; learn its outcome even if this is cancelled."""
+        if self._commit is None:
+            self._take()
+            if not self._in_flight:
+                return
+            updates = [update for entry in self._in_flight for update in entry.updates]
+            self._commit = asyncio.ensure_future(self._store.append(updates))
+            # First in line: when anybody who waits for the commit wakes up, it is settled.
+            self._commit.add_done_callback(self._settle)
+        # Unlike awaiting it, this leaves the commit alone when the waiting is cancelled.
+        await asyncio.wait([self._commit])
+
+    def _take(self) -> None:
+        length = 0
+        while self._queue:
+            length += self._queue[0].length
+            if self._in_flight and length > self._transaction_bytes_max:
+                break
+            self._in_flight.append(self._queue.popleft())
+
+    def _settle(self, commit: asyncio.Task[Sequence[int]]) -> None:
+        """Act on the outcome of a commit."""
+        entries, self._in_flight, self._commit = self._in_flight, [], None
+        error = asyncio.CancelledError() if commit.cancelled() else commit.exception()
+        if error is None:
+            self._recovered()
+            self._succeed(entries, commit.result())
+        elif isinstance(error, DocumentDeleted) and any(
+            update.document == error.document for entry in entries for update in entry.updates
+        ):
+            self._take_out(entries, error)
+        else:
+            self._queue.extendleft(reversed(entries))
+            # A cancelled commit says nothing about the store.
+            if not isinstance(error, asyncio.CancelledError):
+                self._fail(error)
+        if not self._queue:
+            self._work.clear()
+        self._wake_flushes()
+        self._report()
+
+    def _succeed(self, entries: Sequence[_Entry], seqs: Sequence[int]) -> None:
+        at = 0
+        for entry in entries:
+            self._count(-len(entry.updates), -entry.length)
+        for entry in entries:
+            until = at + len(entry.updates)
+            _call(entry.done, seqs[at:until])
+            at = until
+
+    def _take_out(self, entries: Sequence[_Entry], error: DocumentDeleted) -> None:
+        """Put back all but the updates of a deleted document, and tell their owners."""
+        remaining: list[_Entry] = []
+        hit: list[_Entry] = []
+        for entry in entries:
+            kept = tuple(u for u in entry.updates if u.document != error.document)
+            if len(kept) == len(entry.updates):
+                remaining.append(entry)
+                continue
+            hit.append(entry)
+            length = sum(len(update.update) + UPDATE_OVERHEAD_BYTES for update in kept)
+            self._count(len(kept) - len(entry.updates), length - entry.length)
+            if kept:
+                remaining.append(replace(entry, updates=kept, length=length))
+        self._queue.extendleft(reversed(remaining))
+        for entry in hit:
+            if entry.failed is not None:
+                _call(entry.failed, error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Note a failure, and wait longer than after the one before."""
+        if not isinstance(error, StoreError):
+            logger.error("the store raised what it must not", exc_info=error)
+            error = StoreUnavailable(f"the store failed ({error!r})")
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+            logger.error("updates can't be saved, retrying: %s", error)
+        self._last_error = error
+        doubled = min(max(2 * self._retry_seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX)
+        self._retry_seconds = doubled
+
+    def _recovered(self) -> None:
+        if self._failing_since is not None:
+            logger.warning("updates are saved again")
+        self._failing_since = self._last_error = None
+        self._retry_seconds = 0.0
+
+    # What others wait for and are told
+
+    def _count(self, updates: int, length: int) -> None:
+        self._unsaved_updates += updates
+        self._unsaved_bytes += length
+        if self.full:
+            self._not_full.clear()
+        else:
+            self._not_full.set()
+        if self.full != self._reported[1]:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell of a change for the worse or the better; numbers alone are not told."""
+        now = (self._failing_since is not None, self.full)
+        if now != self._reported:
+            self._reported = now
+            if self._on_state is not None:
+                _call(self._on_state, self.state)
+
+    def _settled(self, number: int) -> bool:
+        entries = self._in_flight or self._queue
+        return not entries or entries[0].number > number
+
+    def _wake_flushes(self) -> None:
+        for target, waiter in self._flushes:
+            if not waiter.done() and self._settled(target):
+                waiter.set_result(None)
+
+    def _raise_unsaved(self) -> NoReturn:
+        message = f"{self._unsaved_updates} updates are not saved yet"
+        if self._last_error is not None:
+            raise StoreUnavailable(f"{message}: {self._last_error}") from self._last_error
+        raise StoreUnavailable(f"{message}: the store did not answer in time")
+
+
+def _call(callback: Callable[[T], None], value: T) -> None:
+    """Call back; whatever that raises is the callee's trouble and must not stop the writer."""
+    try:
+        callback(value)
+    except Exception:
+        logger.exception("a callback of the writer failed")

@@ -1,0 +1,63 @@
+"""Give each test a store of every kind, and further objects with the same content."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from plait.persistence.memory import MemoryStore
+from plait.persistence.sqlite import SqliteStore
+from plait.persistence.store import Store
+
+OpenAgain = Callable[[], Awaitable[Store]]
+
+
+class Opener:
+    """Open stores of one kind that share their content, as several processes do."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self._kind = kind
+        self._path = folder / "store.db"
+        self._memory = MemoryStore()
+        self._opened: list[Store] = []
+
+    async def open(self) -> Store:
+        store: Store
+        if self._kind == "sqlite":
+            store = SqliteStore(self._path, busy_seconds=0.2)
+        else:
+            store = self._memory.sibling()
+        await store.open()
+        self._opened.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in self._opened:
+            await store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+    opener = Opener(request.param, tmp_path)
+    yield opener
+    await opener.close()
+
+
+@pytest.fixture
+async def store(opener: Opener) -> Store:
+    return await opener.open()
+
+
+@pytest.fixture
+async def other(opener: Opener, store: Store) -> Store:
+    """Another writer of the same content."""
+    return await opener.open()
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """An SQLite store that does not wait long for locks."""
+    store = SqliteStore(tmp_path / "store.db", busy_seconds=0.05)
+    await store.open()
+    yield store
+    await store.close()
