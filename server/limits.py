@@ -49,15 +49,18 @@ class Limits:
     outbox_drain_seconds: float = 30.0
     """A client that reads nothing for this long is closed (1013)."""
 
-    keepalive_seconds: float = 20.0
-    """Silence after which a client is sent an empty awareness; y-websocket gives up after 30 s."""
+    keepalive_seconds: float = 18.0
+    """Silence after which a client is sent an empty awareness, at the room's next tick.
+
+    A tick comes every 5 s, so a client hears something every 25 s; y-websocket gives up after 30.
+    """
 
     unsaved_bytes_max: int = 64 << 20
     """Updates not yet in the store; above it the server stops reading from its sockets."""
 
     def __post_init__(self) -> None:
         assert self.outbox_bytes_low < self.outbox_bytes_high
-        assert self.keepalive_seconds < 25
+        assert self.keepalive_seconds < 20
         assert self.awareness_bytes_max <= self.message_bytes_max
         assert self.pending_bytes_max <= self.unsaved_bytes_max
         assert self.any_depth_max < 26_000

@@ -81,7 +81,7 @@ def test_held_updates_are_bounded() -> None:
 
 
 def test_silence_calls_for_a_sign_of_life() -> None:
-    silent = Session(Limits(keepalive_seconds=20), 100)
+    silent = Session(Limits(keepalive_seconds=18), 102)
     assert not silent.needs_keepalive(119)
     assert silent.needs_keepalive(120)
     silent.sent_at = 120
