@@ -1,0 +1,99 @@
+/** Who this window is to the others: a name and a colour, made up at first and kept in the browser. */
+
+export type Identity = { readonly name: string; readonly color: string };
+
+/** Colours of natural dyes. White text on each has a contrast of at least 4.5. */
+export const COLORS: readonly { readonly name: string; readonly value: string }[] = [
+  { name: "Madder", value: "#b5442e" },
+  { name: "Ochre", value: "#8d6508" },
+  { name: "Moss", value: "#4f7030" },
+  { name: "Verdigris", value: "#1b746c" },
+  { name: "Woad", value: "#2f5d8c" },
+  { name: "Indigo", value: "#514fa3" },
+  { name: "Plum", value: "#8a3f7d" },
+  { name: "Walnut", value: "#77563c" },
+];
+
+const MANNERS = ["Bright", "Brisk", "Calm", "Clever", "Gentle", "Kind", "Merry", "Quick", "Quiet", "Sunny"];
+const WEAVERS = ["Bobbin", "Finch", "Heron", "Linnet", "Otter", "Robin", "Shuttle", "Spindle", "Swift", "Wren"];
+const KEY = "plait.identity";
+const NAME_LENGTH_MAX = 40;
+
+/**
+ * The address of a second window ends so; there one is somebody else, to be told apart from the first.
+ * A guest's identity belongs to its window (session storage), the other to the browser (local storage).
+ */
+export const GUEST_HASH = "#guest";
+
+export function loadIdentity(): Identity {
+  const guest = location.hash === GUEST_HASH;
+  const kept = guest ? null : (read("sessionStorage") ?? read("localStorage"));
+  if (kept !== null) return kept;
+  const taken = read("localStorage")?.color;
+  const identity = {
+    name: `${anyOf(MANNERS)} ${anyOf(WEAVERS)}`,
+    color: anyOf(COLORS.filter((color) => color.value !== taken)).value,
+  };
+  write(guest ? "sessionStorage" : "localStorage", identity);
+  // Reloading keeps the guest.
+  if (guest) history.replaceState(null, "", location.pathname + location.search);
+  return identity;
+}
+
+export function saveIdentity(identity: Identity): void {
+  write(read("sessionStorage") === null ? "localStorage" : "sessionStorage", identity);
+}
+
+/** Return a name as it may be shown, or null if nothing is left of it. */
+export function cleanName(name: unknown): string | null {
+  if (typeof name !== "string") return null;
+  const clean = Array.from(name.replace(/\s+/g, " ").trim()).slice(0, NAME_LENGTH_MAX).join("");
+  return clean === "" ? null : clean;
+}
+
+/** Return a colour that is safe to use in a style, whatever another client sent. */
+export function cleanColor(color: unknown): string {
+  return typeof color === "string" && /^#[0-9a-f]{6}$/i.test(color) ? color : "#5f6368";
+}
+
+/** Black or white, whichever reads better on a colour. */
+export function inkOn(color: string): string {
+  const [r, g, b] = [1, 3, 5].map((at) => {
+    const part = parseInt(color.slice(at, at + 2), 16) / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  }) as [number, number, number];
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000000" : "#ffffff";
+}
+
+/** One or two letters for an avatar. */
+export function initials(name: string): string {
+  const words = name.split(" ");
+  const letters = words.length > 1 ? [words[0], words[words.length - 1]] : [words[0]];
+  return letters.map((word) => Array.from(word ?? "")[0] ?? "").join("").toUpperCase();
+}
+
+type Place = "localStorage" | "sessionStorage";
+
+function write(place: Place, identity: Identity): void {
+  try {
+    window[place].setItem(KEY, JSON.stringify(identity));
+  } catch {
+    // Storage may be forbidden; then the identity lasts as long as the window.
+  }
+}
+
+function read(place: Place): Identity | null {
+  try {
+    const kept: unknown = JSON.parse(window[place].getItem(KEY) ?? "null");
+    if (typeof kept !== "object" || kept === null) return null;
+    const { name, color } = kept as Record<string, unknown>;
+    const clean = cleanName(name);
+    return clean === null ? null : { name: clean, color: cleanColor(color) };
+  } catch {
+    return null;
+  }
+}
+
+function anyOf<T>(choices: readonly T[]): T {
+  return choices[Math.floor(Math.random() * choices.length)]!;
+}

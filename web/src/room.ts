@@ -1,0 +1,226 @@
+/** One open room: its document, its connection, and what there is to say about both. */
+
+import * as decoding from "lib0/decoding";
+import * as encoding from "lib0/encoding";
+import { ObservableV2 } from "lib0/observable";
+import * as sync from "y-protocols/sync";
+import { messageSync, WebsocketProvider } from "y-websocket";
+import * as Y from "yjs";
+
+import { probeRoom } from "./api";
+import type { Identity } from "./identity";
+import { Unacknowledged } from "./saved";
+
+export type Connection = "connecting" | "live" | "offline" | "refused";
+
+export type RoomStatus = {
+  readonly connection: Connection;
+  /** Whether every edit of this window is on the server's disk. */
+  readonly saved: boolean;
+  /** How long the last edit took from here to the disk and back, if it was not delayed by being offline. */
+  readonly saveMs: number | null;
+  /** A sentence about why the server closed the connection, if it said. */
+  readonly reason: string | null;
+  /** Whether the room holds a document of another editor, and no text that this page shows. */
+  readonly foreign: boolean;
+};
+
+/** The shared type that this page edits. Other editors put theirs under other names of the same document. */
+const TEXT = "text";
+
+/** Why a room can't be used, by close code; these are final, and the provider does not try again. */
+const REFUSALS: Record<number, string> = {
+  4400: "The server could not understand this window and closed the connection.",
+  4401: "This room asks for a sign-in that this page does not have.",
+  4403: "You are not allowed to open this room.",
+  4404: "This room was deleted.",
+  4422: "The server refused an edit from this window.",
+  4429: "This room has reached one of the server’s limits.",
+};
+
+/** Closed for now; the provider keeps trying. */
+const PAUSES: Record<number, string> = {
+  1009: "An edit was larger than the server accepts.",
+  1011: "The server had a problem with this room.",
+  1012: "The server is restarting.",
+  1013: "The server is busy, or this connection is too slow.",
+};
+
+/** What HTTP says about a room whose socket was refused before it opened: scripts can't see that status. */
+const REFUSALS_BY_STATUS: Record<number, number> = { 401: 4401, 403: 4403, 410: 4404 };
+
+export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }> {
+  readonly doc = new Y.Doc();
+  readonly text = this.doc.getText(TEXT);
+  readonly provider: WebsocketProvider;
+  readonly undo: Y.UndoManager;
+
+  private readonly pending = new Unacknowledged();
+  private status: RoomStatus = {
+    connection: "connecting",
+    saved: true,
+    saveMs: null,
+    reason: null,
+    foreign: false,
+  };
+  private editedAt = 0;
+  private opened = false;
+  private leaving = false;
+  private probing = false;
+
+  constructor(
+    readonly name: string,
+    identity: Identity,
+  ) {
+    super();
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    this.provider = new WebsocketProvider(
+      `${scheme}://${location.host}/ws`,
+      encodeURIComponent(name),
+      this.doc,
+      // Windows of one browser could also talk past the server; here everything goes through it.
+      { connect: false, disableBc: true },
+    );
+    this.undo = new Y.UndoManager(this.text, { captureTimeout: 400 });
+    this.introduce(identity);
+    this.tapMessages();
+    this.doc.on("update", (update: Uint8Array, origin: unknown) => {
+      if (origin !== this.provider) this.edited(update);
+    });
+    this.provider.on("status", ({ status }) => {
+      if (status === "connected") this.opened = true;
+    });
+    this.provider.on("sync", (synced) => {
+      if (synced) this.set({ connection: "live", reason: null, foreign: this.foreign() });
+    });
+    this.provider.on("connection-close", (event) => this.closed(event));
+    this.provider.on("closed", ({ code, reason }) => this.refuse(code, reason));
+    this.provider.connect();
+  }
+
+  get current(): RoomStatus {
+    return this.status;
+  }
+
+  /** Tell the others who this is, in the fields that Yjs editors agree on. */
+  introduce(identity: Identity): void {
+    this.provider.awareness.setLocalStateField("user", {
+      name: identity.name,
+      color: identity.color,
+      colorLight: `${identity.color}33`,
+    });
+  }
+
+  /** Stop once everything is saved; until then go on in the background, unseen. */
+  leave(): void {
+    this.leaving = true;
+    this.provider.awareness.setLocalState(null);
+    this.finishLeaving();
+  }
+
+  /** Come back to a room that was left but has not stopped yet. */
+  resume(identity: Identity): void {
+    this.leaving = false;
+    this.provider.awareness.setLocalState({});
+    this.introduce(identity);
+  }
+
+  private finishLeaving(): void {
+    if (!this.leaving || (!this.status.saved && this.status.connection !== "refused")) return;
+    this.provider.destroy();
+    this.undo.destroy();
+    this.doc.destroy();
+    this.destroy();
+  }
+
+  get stopped(): boolean {
+    return this.doc.isDestroyed;
+  }
+
+  /** Stand between the provider and its handling of sync messages: they carry the acknowledgements. */
+  private tapMessages(): void {
+    const handlers = this.provider.messageHandlers as MessageHandler[];
+    const original = handlers[messageSync]!;
+    handlers[messageSync] = (encoder, decoder, provider, emitSynced, type) => {
+      const start = decoder.pos;
+      const step = decoding.readVarUint(decoder);
+      const content = decoding.readVarUint8Array(decoder);
+      if (step === sync.messageYjsSyncStep1) {
+        encoding.writeVarUint(encoder, messageSync);
+        encoding.writeVarUint(encoder, sync.messageYjsSyncStep2);
+        encoding.writeVarUint8Array(encoder, this.pending.answer(this.doc, content));
+        return;
+      }
+      // The answer to the question that opens a connection is no acknowledgement: it lists every deletion
+      // that the server knows of, also those that are not yet on its disk.
+      const opening = step === sync.messageYjsSyncStep2 && !provider.synced;
+      decoder.pos = start;
+      original(encoder, decoder, provider, emitSynced, type);
+      if (!opening) this.received(content);
+    };
+  }
+
+  private edited(update: Uint8Array): void {
+    this.pending.made(update);
+    this.editedAt = performance.now();
+    if (!this.pending.empty) this.set({ saved: false });
+  }
+
+  private received(update: Uint8Array): void {
+    this.pending.received(update);
+    if (this.status.saved || !this.pending.empty) return;
+    const took = performance.now() - this.editedAt;
+    this.set({ saved: true, saveMs: this.status.connection === "live" ? took : null });
+    this.finishLeaving();
+  }
+
+  private closed(event: CloseEvent | null): void {
+    if (this.leaving && this.status.saved) return;
+    const pause = event === null ? undefined : PAUSES[event.code];
+    this.set({
+      connection: "offline",
+      reason: pause === undefined ? null : sentence(pause, event?.reason),
+    });
+    if (!this.opened) void this.probe();
+    this.opened = false;
+  }
+
+  private foreign(): boolean {
+    return this.text.length === 0 && Array.from(this.doc.share.keys()).some((key) => key !== TEXT);
+  }
+
+  private async probe(): Promise<void> {
+    if (this.probing) return;
+    this.probing = true;
+    const status = await probeRoom(this.name);
+    this.probing = false;
+    const code = status === null ? undefined : REFUSALS_BY_STATUS[status];
+    if (code === undefined || this.status.connection === "live") return;
+    this.provider.disconnect();
+    this.refuse(code, "");
+  }
+
+  private refuse(code: number, reason: string): void {
+    const why = REFUSALS[code] ?? `The server closed this room (code ${code}).`;
+    // The server's words for a deleted room say the same again.
+    this.set({ connection: "refused", reason: code === 4404 ? why : sentence(why, reason) });
+    this.finishLeaving();
+  }
+
+  private set(change: Partial<RoomStatus>): void {
+    this.status = { ...this.status, ...change };
+    this.emit("status", [this.status]);
+  }
+}
+
+type MessageHandler = (
+  encoder: encoding.Encoder,
+  decoder: decoding.Decoder,
+  provider: WebsocketProvider,
+  emitSynced: boolean,
+  messageType: number,
+) => void;
+
+function sentence(why: string, reason: string | undefined): string {
+  return reason ? `${why} It says: “${reason}”` : why;
+}
