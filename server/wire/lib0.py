@@ -96,7 +96,11 @@ def var_string(text: str) -> bytes:
 
     A lone surrogate becomes U+FFFD, as JavaScript's `TextEncoder` writes it.
     """
-    return var_bytes(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode())
+    try:
+        return var_bytes(text.encode())
+    except UnicodeEncodeError:
+        units = text.encode("utf-16-le", "surrogatepass")
+        return var_bytes(units.decode("utf-16-le", "replace").encode())
 
 
 class Reader:

@@ -3,6 +3,10 @@
 pycrdt never releases the interpreter, so a large state that is applied, sent or stored whole stalls
 everything else. Each slice builds only upon those before it: between two of them the loop may run,
 and a document that has got some of them is a correct, if incomplete, document.
+
+Slices are for pycrdt and for the store. A client of Yjs must get a state in one update: after each
+it tidies formatted text (`cleanupYTextFormatting`), takes formats whose text is yet to come for
+superfluous, and deletes them for everybody.
 """
 
 from collections.abc import Iterator
@@ -35,12 +39,17 @@ def slice_state(state: bytes, slice_bytes: int = SLICE_BYTES) -> list[bytes]:
     Raises:
         ValueError: the structs can't be put in order, or there are gaps between them.
     """
+    return list(iterate_slices(state, slice_bytes))
+
+
+def iterate_slices(state: bytes, slice_bytes: int = SLICE_BYTES) -> Iterator[bytes]:
+    """Return the same as `slice_state`, each slice being cut when it is asked for."""
     if len(state) <= slice_bytes:
-        return [state]
+        yield state
+        return
     found, position = sections(state)
-    slices = _cut_structs(state, _in_causal_order(state, found), slice_bytes)
-    slices += _cut_deletes(read_deletes(state, position), slice_bytes)
-    return slices
+    yield from _cut_structs(state, _in_causal_order(state, found), slice_bytes)
+    yield from _cut_deletes(read_deletes(state, position), slice_bytes)
 
 
 def _in_causal_order(state: bytes, found: list[Section]) -> Iterator[Struct]:
@@ -95,8 +104,7 @@ class _Part:
         self.structs = 0
 
 
-def _cut_structs(state: bytes, ordered: Iterator[Struct], slice_bytes: int) -> list[bytes]:
-    slices = []
+def _cut_structs(state: bytes, ordered: Iterator[Struct], slice_bytes: int) -> Iterator[bytes]:
     parts: dict[int, _Part] = {}
     size = 0
     for struct in ordered:
@@ -107,12 +115,11 @@ def _cut_structs(state: bytes, ordered: Iterator[Struct], slice_bytes: int) -> l
         part.structs += 1
         size += struct.end - struct.start
         if size >= slice_bytes:
-            slices.append(_write_slice(state, parts))
+            yield _write_slice(state, parts)
             parts = {}
             size = 0
     if parts:
-        slices.append(_write_slice(state, parts))
-    return slices
+        yield _write_slice(state, parts)
 
 
 def _write_slice(state: bytes, parts: dict[int, _Part]) -> bytes:
@@ -129,10 +136,9 @@ def _write_slice(state: bytes, parts: dict[int, _Part]) -> bytes:
     return b"".join(pieces)
 
 
-def _cut_deletes(deletes: Deletes, slice_bytes: int) -> list[bytes]:
+def _cut_deletes(deletes: Deletes, slice_bytes: int) -> Iterator[bytes]:
     # A range takes four bytes or more.
     ranges_max = max(slice_bytes // 8, 1)
-    slices = []
     part: Deletes = {}
     count = 0
     for client, ranges in deletes.items():
@@ -140,9 +146,8 @@ def _cut_deletes(deletes: Deletes, slice_bytes: int) -> list[bytes]:
             part[client] = ranges[start : start + ranges_max]
             count += len(part[client])
             if count >= ranges_max:
-                slices.append(_NO_STRUCTS + write_deletes(part))
+                yield _NO_STRUCTS + write_deletes(part)
                 part = {}
                 count = 0
     if part:
-        slices.append(_NO_STRUCTS + write_deletes(part))
-    return slices
+        yield _NO_STRUCTS + write_deletes(part)

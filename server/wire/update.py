@@ -32,7 +32,7 @@ from plait.server.wire import strict_json
 from plait.server.wire.lib0 import UintTooLong, read_var_uint
 
 CLOCK_MAX = (1 << 31) - 1
-"""pycrdt counts clocks with 32 bits, and near the end it loops for ever; no document gets here."""
+"""pycrdt counts clocks with 32 bits, and near the end it panics or loops; no document gets here."""
 
 JSON_DEPTH_MAX = 127
 """Nesting of an embed's or a format's JSON, above which pycrdt's parser gives up."""
@@ -135,7 +135,7 @@ def ready(shape: Shape, known: Mapping[int, int]) -> bool:
     """Return whether a document with this state vector has everything that an update builds upon.
 
     The answer leaves out one case, which no client of Yjs makes: structs of two clients within the
-    update, each of which waits for the other.
+    update, each of which waits for the other. They show in a state vector that does not grow.
     """
     ends: dict[int, int] = {}
     for client, first, end in shape.runs:
@@ -266,7 +266,7 @@ def _note(other: int, target: int, client: int, clock: int, needs: dict[int, int
             _refuse_reference(client, clock)
     elif target >= needs.get(other, 0):
         if target >= CLOCK_MAX:
-            _refuse_length(other, target)
+            _refuse_length(other, target + 1)
         needs[other] = target + 1
 
 
@@ -329,6 +329,8 @@ def _type(update: bytes, position: int, findings: _Findings) -> int:
 def value_end(update: bytes, position: int) -> tuple[int, bool]:
     """Return the position after an Any value, and whether pycrdt writes it as it reads it."""
     findings = _Findings()
+    # It has been inspected, with a limit that is not known here.
+    findings.any_depth_max = len(update)
     return _values(update, position, 1, findings), findings.lossless
 
 

@@ -18,8 +18,6 @@ from tests.support.server import PlaitProcess
 CHROMIUM = os.environ.get("PLAIT_TEST_CHROMIUM") or shutil.which("chromium")
 DEADLINE_MS = 15_000
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH")
-
 OpenWindow = Callable[..., Awaitable["Window"]]
 
 

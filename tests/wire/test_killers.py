@@ -1,0 +1,163 @@
+"""Each update that is known to harm pycrdt: first that it does, then that we stop it.
+
+A test that fails here because pycrdt no longer dies is good news: then the rule can go.
+"""
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pycrdt import Doc, Text, get_state
+
+from plait.server.errors import UpdateRefused
+from plait.server.limits import Limits
+from plait.server.wire import surrogates
+from plait.server.wire.state_vector import decode_state_vector
+from plait.server.wire.update import inspect, ready
+from tests.support.hostile import CLOCK_OVERFLOW, NO_STRUCTS, nested_types, nested_values
+from tests.wire.test_surrogates import HALF_DELETED, HALF_DELETED_TEXT
+
+PANIC = "PanicException"
+CRASH = "SIGSEGV"
+
+CHILD = """
+import resource, sys
+from pycrdt import Doc
+# The stack that most systems give; a server may have asked for more.
+doc = Doc()
+for line in sys.stdin:
+    doc.apply_update(bytes.fromhex(line))
+doc.get_update()
+print(doc.get_state().hex())
+"""
+
+
+@dataclass(frozen=True)
+class Killer:
+    updates: list[bytes]
+    harm: str
+    reason: str
+    """Why `inspect` refuses one of them."""
+
+
+def hexadecimal(*updates: str) -> list[bytes]:
+    return [bytes.fromhex(update) for update in updates]
+
+
+KILLERS = {
+    "values in values": Killer([nested_values(30_000)], CRASH, "deeper than 512"),
+    # The end of its run is 2^32, which is 0 in 32 bits.
+    "a clock at the end": Killer(
+        [CLOCK_OVERFLOW, *hexadecimal("01010700040101740161" + "00", "010107018407000162" + "00")],
+        PANIC,
+        "no document reaches",
+    ),
+    "a clock at the end, with text": Killer(
+        hexadecimal(
+            "010107ffffffff0f0401017402616200", "0101070004010174016100", "01010701840700016200"
+        ),
+        PANIC,
+        "no document reaches",
+    ),
+    "a length up to the end": Killer(
+        hexadecimal("0101070000feffffff0f00", "010107ffffffff0f0401017402616200"),
+        PANIC,
+        "no document reaches",
+    ),
+    # Of a client that the document knows.
+    "no structs": Killer(
+        [*hexadecimal("0101c9cd080004010174016100"), NO_STRUCTS], PANIC, "without structs"
+    ),
+    # It waits for the origin that it would be, and is asked when the origin seems to be there.
+    "an origin in the future": Killer(
+        hexadecimal("0101070084070202616200", "0101070100feffffff0f00"), CRASH, "itself or a later"
+    ),
+}
+
+
+def outcome(updates: list[bytes]) -> str:
+    """Return what becomes of a process that lets bare pycrdt have these updates."""
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input="\n".join(update.hex() for update in updates),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if child.returncode < 0:
+        return signal.Signals(-child.returncode).name
+    return child.stdout.strip() or child.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", KILLERS)
+def test_kills_pycrdt_and_is_refused(name: str) -> None:
+    killer = KILLERS[name]
+    assert killer.harm in outcome(killer.updates)
+    with pytest.raises(UpdateRefused, match=killer.reason):
+        for update in killer.updates:
+            inspect(update)
+
+
+def test_types_in_types_kill_pycrdt_and_are_counted() -> None:
+    update = nested_types(40_000, deleted=True)
+    assert outcome([update]) == CRASH
+    # They may come in many small updates, so a document counts them: `Limits.nested_types_max`.
+    assert inspect(update).types == 40_000
+    assert Limits().nested_types_max > 40_000
+
+
+def test_pending_updates_pile_up_unseen_and_are_not_ready() -> None:
+    doc: Doc[Any] = Doc()
+    flood = [bytes.fromhex(f"0101{client:02x}00840700016100") for client in range(8, 100)]
+    for update in flood:
+        doc.apply_update(update)
+    assert doc.get_state() == b"\x00" and doc.get_update() == b"\x00\x00"
+    assert not any(ready(inspect(update), {}) for update in flood)
+    # They were there all the time.
+    doc.apply_update(bytes.fromhex("0101070004010174016100"))
+    assert len(decode_state_vector(doc.get_state())) == 93
+
+
+def test_deletions_of_the_unknown_are_not_ready() -> None:
+    deletion = bytes.fromhex("000107010005")
+    assert not ready(inspect(deletion), {7: 4})
+    assert ready(inspect(deletion), {7: 5})
+
+
+def test_half_a_deleted_emoji_corrupts_pycrdt_and_is_found() -> None:
+    doc: Doc[Any] = Doc()
+    for update in HALF_DELETED:
+        doc.apply_update(update)
+    encoded = doc.get_update()
+    # The clocks add up by chance, so comparing state vectors does not always find it.
+    assert get_state(encoded) == doc.get_state()
+    with pytest.raises(UpdateRefused, match="no length"):
+        inspect(encoded)
+    reloaded: Doc[Any] = Doc()
+    reloaded.apply_update(encoded)
+    assert str(reloaded.get("t", type=Text)) != HALF_DELETED_TEXT
+    assert inspect(HALF_DELETED[0]).astral
+    known = surrogates.pairs(HALF_DELETED[0])
+    assert surrogates.broken(known, surrogates.cuts(HALF_DELETED[1])) == {(7, 1)}
+
+
+MISREAD = {
+    # Bytes, what pycrdt makes of them, and why they are refused.
+    "ContentJSON": ("010107000201017401046e756c6c" + "0161" + "00", "0161", "ContentJSON"),
+    "XmlHook": ("010107000701017405017000", "010107000701017405" + "00", "XmlHook"),
+    "a client twice": ("020107000002010700000300", "0affffffff0f", "twice"),
+    "a parent marked with 2": ("010107000402016d016100", "0000", "marked with 2"),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_is_misread_by_pycrdt_and_refused(name: str) -> None:
+    update, misread, reason = MISREAD[name]
+    doc: Doc[Any] = Doc()
+    doc.apply_update(bytes.fromhex(update))
+    assert misread in doc.get_update().hex()
+    with pytest.raises(UpdateRefused, match=reason):
+        inspect(bytes.fromhex(update))
