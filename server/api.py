@@ -1,9 +1,446 @@
-"""REST under `/api`."""
+"""REST under `/api`: list documents, read and change their content, import, delete and bring back.
+
+A change made here goes through the document's room like any other: it is checked, reaches everybody
+who is connected, and is answered when it is committed.
+
+There are no cookies and no logins here that a foreign page could use in a visitor's name, but there
+is the network: a page may send requests to 127.0.0.1. So every operation on documents checks
+`Origin`, which browsers send with every POST, PUT and DELETE; and a body has to be
+`application/octet-stream`, which no form can send.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from urllib.parse import quote
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from plait.persistence import DocumentInfo
+from plait.server.apart import run_apart
+from plait.server.content import roots_as_json
+from plait.server.errors import (
+    BadRequest,
+    DocumentBroken,
+    DocumentGone,
+    DocumentInTheWay,
+    DocumentUnknown,
+    RoomUnavailable,
+    UpdateRefused,
+)
+from plait.server.hub import Hub
+from plait.server.negotiation import disposition, has, wanted_state_vector, wants_json
+from plait.server.openapi import (
+    BYTES,
+    EXAMPLE,
+    JSON,
+    UPDATE,
+    Answer,
+    Json,
+    Operation,
+    Parameter,
+    content,
+    describe,
+)
+from plait.server.origins import Origins
+from plait.server.rest import Bodies, Busy, Call, Rest
+from plait.server.room import Room
+from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
+
+log = logging.getLogger(__name__)
+
+PAGE = 100
+PAGE_MAX = 1000
+"""Documents in one part of the list."""
+COMMIT_SECONDS = 30.0
+"""How long a change waits for the store before its sender is told to try again."""
+CONTENT_SECONDS = 20.0
+"""How long a document may take to be written as JSON."""
+CONTENTS = 2
+"""Documents written as JSON at once; each takes a processor and several times its size."""
+
+NOTHING = (b"", b"\x00\x00")
+
+Method = Callable[["Api", Call], Awaitable[Response]]
+
+_table: list[tuple[Operation, Method]] = []
+
+_TRUTH: Json = {"type": "boolean", "default": False}
+_DOCUMENT = content("Document", EXAMPLE)
+_UNKNOWN = {404: "There is no document of that name."}
+_ABSENT = {**_UNKNOWN, 410: "The document was deleted."}
+
+
+def _serves(operation: Operation) -> Callable[[Method], Method]:
+    """Put a method and its description into the table."""
+
+    def register(method: Method) -> Method:
+        _table.append((operation, method))
+        return method
+
+    return register
+
+
+def operations() -> list[Operation]:
+    """Return what there is under `/api`."""
+    return [operation for operation, _ in _table]
 
 
 class Api:
-    def __init__(self, hub, origins):
-        pass
+    """The REST interface to a hub's documents."""
 
-    def routes(self):
-        return []
+    def __init__(self, hub: Hub, origins: Origins) -> None:
+        self._hub = hub
+        self._origins = origins
+        self._bodies = Bodies(hub.limits)
+        self._contents = asyncio.Semaphore(CONTENTS)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return what serves all of `/api`."""
+        table = [(operation, method.__get__(self)) for operation, method in _table]
+        return [Rest(table, self._origins, self._hub.check_name)]
+
+    # The list
+
+    @_serves(
+        Operation(
+            "list_documents",
+            "GET",
+            "/api/docs",
+            "List documents by name",
+            {
+                200: Answer(
+                    "A part of the list, in the order of the names' UTF-8 bytes.",
+                    content("Page", {"docs": [EXAMPLE], "next": None}),
+                )
+            },
+            "Documents in the store, and those that somebody has open and has not written in yet.",
+            (
+                Parameter("prefix", "Only documents whose names begin with this."),
+                Parameter("after", "Only names above this one: `next` of the part before."),
+                Parameter(
+                    "limit",
+                    "How many documents at most.",
+                    {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE},
+                ),
+                Parameter("deleted", "List deleted documents instead.", _TRUTH),
+            ),
+        )
+    )
+    async def list_documents(self, call: Call) -> Response:
+        """Answer with a part of the list."""
+        prefix, after = call.query.get("prefix", ""), call.query.get("after", "")
+        limit, deleted = _limit(call), call.truth("deleted")
+        stored = await self._hub.store.documents(
+            prefix=prefix, after=after, limit=limit + 1, deleted=deleted
+        )
+        found: dict[str, DocumentInfo | None] = {each.name: each for each in stored}
+        if not deleted:
+            for name, room in self._hub.rooms().items():
+                if room.members and name > after and name.startswith(prefix):
+                    found.setdefault(name, None)
+        # Beyond the last that the store gave there may be others of its own, but one more than the
+        # limit is enough to tell.
+        names = sorted(found)[: limit + 1]
+        page = [self._shown(name, found[name]) for name in names[:limit]]
+        return JSONResponse({"docs": page, "next": names[limit - 1] if names[limit:] else None})
+
+    # One document
+
+    @_serves(
+        Operation(
+            "show_document",
+            "GET",
+            "/api/docs/{name}",
+            "Tell what is known of a document",
+            {200: Answer("The document.", _DOCUMENT)},
+            errors=_ABSENT,
+        )
+    )
+    async def show_document(self, call: Call) -> Response:
+        """Answer with what is known of a document."""
+        return JSONResponse(self._shown(call.name, await self._existing(call.name)))
+
+    @_serves(
+        Operation(
+            "import_document",
+            "PUT",
+            "/api/docs/{name}",
+            "Create a document from a state",
+            {
+                200: Answer(
+                    "There was one, and the state was merged into it (`merge`).",
+                    content("Change", {"changed": True}),
+                ),
+                201: Answer(
+                    "It was created.", _DOCUMENT, {"Location": "Where the document is from now on."}
+                ),
+            },
+            "A document that is open and still empty is not in the way: its editors get the state.",
+            (Parameter("merge", "If there is such a document, merge the state into it.", _TRUTH),),
+            takes="The whole state of a document as one Yjs update (version 1).",
+            errors={
+                409: "There is a document of that name.",
+                410: "A document of that name was deleted, and not purged.",
+            },
+        )
+    )
+    async def import_document(self, call: Call) -> Response:
+        """Create a document, or merge into it."""
+        merge = call.truth("merge")
+        there = await self._there(call.name)
+        if there and not merge:
+            raise _in_the_way()
+        state = await self._bodies.read(call.request)
+        if state in NOTHING:
+            raise _nothing()
+        changed = await self._apply(call.name, state, create=not merge)
+        if there:
+            return JSONResponse({"changed": changed})
+        if not changed:
+            raise _nothing()
+        info = self._shown(call.name, await self._existing(call.name))
+        return JSONResponse(info, 201, {"location": f"/api/docs/{quote(call.name, safe='')}"})
+
+    @_serves(
+        Operation(
+            "delete_document",
+            "DELETE",
+            "/api/docs/{name}",
+            "Delete a document",
+            {204: Answer("It is deleted.")},
+            "Its editors are closed with 4404. It can be brought back until it is purged.",
+            (Parameter("purge", "Forget its content too; this can't be taken back.", _TRUTH),),
+            errors={**_UNKNOWN, 410: "It is deleted already, and `purge` was not asked for."},
+        )
+    )
+    async def delete_document(self, call: Call) -> Response:
+        """Delete a document and, if asked to, forget it."""
+        purge = call.truth("purge")
+        stored = await self._hub.store.info(call.name)
+        if not (purge and stored is not None and stored.deleted_ms is not None):
+            await self._existing(call.name)
+        await self._hub.delete(call.name, purge=purge)
+        return Response(status_code=204)
+
+    @_serves(
+        Operation(
+            "undelete_document",
+            "POST",
+            "/api/docs/{name}/undelete",
+            "Bring a deleted document back",
+            {200: Answer("The document, as it was.", _DOCUMENT)},
+            errors={404: "There is no deleted document of that name."},
+        )
+    )
+    async def undelete_document(self, call: Call) -> Response:
+        """Take a deletion back."""
+        if not await self._hub.store.undelete(call.name):
+            raise DocumentUnknown("there is no deleted document of that name")
+        return JSONResponse(self._shown(call.name, await self._existing(call.name)))
+
+    # Content
+
+    @_serves(
+        Operation(
+            "read_state",
+            "GET",
+            "/api/docs/{name}/state",
+            "Read a document's content",
+            {
+                200: Answer(
+                    "The state as one Yjs update (version 1), or the content as JSON.",
+                    {
+                        UPDATE: {"schema": BYTES},
+                        **content(
+                            "Content",
+                            {"name": "notes", "roots": {"t": {"type": "text", "value": "Hello"}}},
+                        ),
+                    },
+                    {
+                        "ETag": "Stands for the content; give it as `If-None-Match` next time.",
+                        "Content-Disposition": "A file name made of the document's.",
+                    },
+                ),
+                304: Answer("The content is still that of `If-None-Match`."),
+            },
+            "JSON is answered if `Accept` prefers it to `application/octet-stream`, or if "
+            '`format=json`. Bytes in it are `{"$bytes": base64}`, subdocuments `{"$doc": guid}`, '
+            "integers beyond 2^53 decimal strings, NaN and infinities null.",
+            (
+                Parameter(
+                    "state_vector",
+                    "Base64 of a state vector: only what its holder misses is answered.",
+                    {"type": "string", "contentEncoding": "base64url"},
+                ),
+                Parameter("format", "Decides instead of `Accept`.", {"enum": ["update", "json"]}),
+            ),
+            errors=_ABSENT,
+        )
+    )
+    async def read_state(self, call: Call) -> Response:
+        """Answer with a document's state, a difference, or JSON."""
+        as_json = wants_json(call)
+        state_vector = wanted_state_vector(call)
+        if as_json and state_vector != EMPTY_STATE_VECTOR:
+            raise BadRequest("a difference can't be told as JSON; leave out state_vector or JSON")
+        await self._existing(call.name)
+        async with self._room(call.name) as room:
+            state = await self._missing(room, state_vector)
+        digest = blake2b(state, digest_size=16).hexdigest()
+        etag = f'"json-{digest}"' if as_json else f'"{digest}"'
+        headers = {"etag": etag, "vary": "accept"}
+        if has(call.request, etag):
+            return Response(status_code=304, headers=headers)
+        if as_json:
+            return Response(await self._as_json(call.name, state), 200, headers, JSON)
+        headers["content-disposition"] = disposition(call.name)
+        return Response(state, 200, headers, UPDATE)
+
+    @_serves(
+        Operation(
+            "apply_update",
+            "POST",
+            "/api/docs/{name}/updates",
+            "Apply an update to a document",
+            {200: Answer("It is applied and stored.", content("Change", {"changed": True}))},
+            "The document need not exist before. Sending an update twice does no harm.",
+            takes="A Yjs update (version 1) that builds upon nothing the document does not hold.",
+            errors={410: "The document was deleted."},
+        )
+    )
+    async def apply_update(self, call: Call) -> Response:
+        """Apply an update and wait until it is stored."""
+        update = await self._bodies.read(call.request)
+        if not update:
+            raise UpdateRefused("the body is empty; send a Yjs update")
+        return JSONResponse({"changed": await self._apply(call.name, update)})
+
+    # The description
+
+    @_serves(
+        Operation(
+            "describe_api",
+            "GET",
+            "/api/openapi.json",
+            "Describe this interface",
+            {200: Answer("An OpenAPI document.", {JSON: {"schema": {"type": "object"}}})},
+            public=True,
+        )
+    )
+    async def describe_api(self, call: Call) -> Response:
+        """Answer with the OpenAPI document."""
+        return JSONResponse(describe(operations()))
+
+    # What the operations share
+
+    def _shown(self, name: str, info: DocumentInfo | None) -> Json:
+        """Return what is told of a document; without an info, of one that is not stored yet."""
+        room = self._hub.rooms().get(name)
+        return {
+            "name": name,
+            "bytes": info.log_bytes + info.snapshot_bytes if info else 0,
+            "updates": info.updates if info else 0,
+            "created_ms": info.created_ms if info else None,
+            "modified_ms": info.modified_ms if info else None,
+            "deleted_ms": info.deleted_ms if info else None,
+            "members": len(room.members) if room else 0,
+            "open": room is not None,
+        }
+
+    async def _existing(self, name: str) -> DocumentInfo | None:
+        """Return what the store knows of a document; None if it is open and not stored yet.
+
+        Raises:
+            DocumentUnknown, DocumentGone
+        """
+        info = await self._hub.store.info(name)
+        if info is not None and info.deleted_ms is not None:
+            raise DocumentGone(
+                "the document was deleted; bring it back with POST …/undelete, or forget it with "
+                "DELETE …?purge=true"
+            )
+        room = self._hub.rooms().get(name)
+        if info is None and (room is None or not (room.members or room.busy)):
+            raise DocumentUnknown("there is no document of that name")
+        return info
+
+    async def _there(self, name: str) -> bool:
+        """Whether a document has content.
+
+        Raises:
+            DocumentGone
+        """
+        try:
+            stored = await self._existing(name) is not None
+        except DocumentUnknown:
+            return False
+        room = self._hub.rooms().get(name)
+        return stored or (room is not None and bool(room.document.clocks()))
+
+    @asynccontextmanager
+    async def _room(self, name: str) -> AsyncIterator[Room]:
+        """Hold a room whose document can be used."""
+        async with self._hub.room(name) as room:
+            await room.ready.wait()
+            if room.dead:
+                raise RoomUnavailable("the document was deleted or can't be loaded now; try again")
+            yield room
+
+    async def _missing(self, room: Room, state_vector: bytes) -> bytes:
+        try:
+            return room.document.missing(state_vector)
+        except DocumentBroken as error:
+            log.error("room %r: %s; its state is taken from the log", room.name, error)
+            return await self._hub.loader.missing(room.name, state_vector)
+
+    async def _apply(self, name: str, update: bytes, *, create: bool = False) -> bool:
+        """Apply an update and wait for the commit; return whether it changed anything.
+
+        Args:
+            create: only if nothing is in the document.
+        """
+        if self._hub.writer.full:
+            raise Busy("too much is not stored yet; try again")
+        async with self._room(name) as room:
+            # In one step: of two who create the same document, the second finds it there.
+            if create and room.document.clocks():
+                raise _in_the_way()
+            committed = room.apply(update)
+            try:
+                async with asyncio.timeout(COMMIT_SECONDS):
+                    return await committed
+            except TimeoutError:
+                raise Busy("the update is applied but not stored yet; send it again") from None
+
+    async def _as_json(self, name: str, state: bytes) -> bytes:
+        async with self._contents:
+            try:
+                found = await run_apart(roots_as_json, CONTENT_SECONDS, state)
+            except DocumentBroken as error:
+                raise DocumentBroken(
+                    f"the document can't be told as JSON: {error}; get it as {UPDATE}"
+                ) from error
+        return b'{"name":%s,"roots":%s}' % (json.dumps(name, ensure_ascii=False).encode(), found)
+
+
+def _in_the_way() -> DocumentInTheWay:
+    return DocumentInTheWay(
+        "there is a document of that name; merge into it with PUT …?merge=true, or delete it"
+    )
+
+
+def _nothing() -> UpdateRefused:
+    return UpdateRefused("there is nothing in the update; send a document's whole state")
+
+
+def _limit(call: Call) -> int:
+    text = call.query.get("limit", str(PAGE))
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= PAGE_MAX:
+        raise BadRequest(f"limit is a number from 1 to {PAGE_MAX}, not {text!r}")
+    return int(text)

@@ -46,6 +46,8 @@ ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
 LOGGED_MAX = 200
 """Rows that an open room logs before it is considered for compaction."""
+DELETE_SECONDS = 30.0
+"""How long a deletion waits for the store to take what is on its way."""
 GIVE_BACK_BYTES = 1 << 20
 """Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
 
@@ -211,10 +213,18 @@ class Hub:
         }
 
     async def delete(self, name: str, *, purge: bool = False) -> bool:
-        """Delete a document and send away who edits it; return whether it was there."""
+        """Delete a document and send away who edits it; return whether it was there.
+
+        With `purge` it is forgotten, a document that was deleted before as well.
+        """
         self.check_name(name)
-        deleted = await self.store.delete(name, self.clock.wall_ms())
+        now = self.clock.wall_ms()
+        deleted = await self.store.delete(name, now)
+        # What the writer still holds would bring the document back, in part, after a purge; and
+        # one that was never stored comes into being with it.
         self._send_away(name)
+        await self.writer.flush(DELETE_SECONDS)
+        deleted = await self.store.delete(name, now) or deleted
         if purge:
             deleted = bool(await self.store.purge(document=name)) or deleted
         return deleted
@@ -223,15 +233,15 @@ class Hub:
         """Check that a name can be a room's.
 
         Raises:
-            BadRoomName: it is empty, too long, or has a zero byte.
+            BadRoomName: it is empty, too long, or has control characters.
         """
         limit = self.limits.room_name_bytes_max
         if not name.strip():
-            raise BadRoomName("a room needs a name: connect to /ws/NAME")
+            raise BadRoomName("a room needs a name")
         if len(name.encode(errors="replace")) > limit:
             raise BadRoomName(f"a room's name may have {limit} bytes")
-        if "\x00" in name:
-            raise BadRoomName("a room's name can't have a zero byte")
+        if any(character < " " or character == "\x7f" for character in name):
+            raise BadRoomName("a room's name can't have control characters")
 
     async def drain(self, timeout_seconds: float) -> None:
         """Take nobody in any more, send everybody away, and wait until all is stored.
@@ -296,6 +306,7 @@ class Hub:
         entry = self._entries.get(name)
         if entry is not None and (room := entry.loaded) is not None and not room.dead:
             room.dead = True
+            room.flush()
             room.close(DocumentGone("this document was deleted"))
 
     # What time brings

@@ -134,7 +134,7 @@ async def test_rows_that_came_in_another_order_are_put_in_order() -> None:
         assert text_in(room) == "ab"
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 1025, "zero\x00byte", "é" * 600])
+@pytest.mark.parametrize("name", ["", "  ", "x" * 1025, "zero\x00byte", "line\nbreak", "é" * 600])
 async def test_a_name_that_cannot_be_a_rooms_is_refused(name: str) -> None:
     async with running() as hub:
         with pytest.raises(BadRoomName):
@@ -250,6 +250,22 @@ async def test_a_deleted_document_sends_its_editors_away_and_lets_nobody_in() ->
         assert await hub.store.undelete("a")
         async with hub.room("a") as again:
             assert text_in(again) == "hello"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("purge", [True, False])
+async def test_edits_on_their_way_do_not_bring_a_deleted_document_back(
+    stored: bool, purge: bool
+) -> None:
+    """After a purge the tail of a document came back alone, and could never be read."""
+    async with running() as hub, hub.room("a") as room:
+        author = Author(1)
+        if stored:
+            await room.apply(author.type("one"))
+        room.apply(author.type("two"))
+        assert await hub.delete("a", purge=purge)
+        info = await hub.store.info("a")
+        assert info is None if purge else info is not None and info.deleted_ms is not None
 
 
 # The end

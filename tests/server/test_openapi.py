@@ -1,0 +1,138 @@
+"""The description is valid, and says neither more nor less than what is served and documented."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
+
+from plait.server import __version__, errors, rest
+from plait.server.api import operations
+from plait.server.errors import PlaitError
+from plait.server.openapi import HEALTH
+from plait.server.rest import code
+from tests.support.rest import DESCRIPTION, serving
+
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def described() -> set[tuple[str, str]]:
+    return {
+        (method.upper(), path)
+        for path, methods in DESCRIPTION["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
+
+
+def test_it_is_valid_openapi() -> None:
+    OpenAPIV31SpecValidator(DESCRIPTION).validate()
+    assert DESCRIPTION["info"]["version"] == __version__
+
+
+async def test_it_is_served() -> None:
+    async with serving() as (_, client):
+        assert (await client.get("/api/openapi.json")).json() == DESCRIPTION
+
+
+async def test_each_path_knows_exactly_the_methods_that_are_described() -> None:
+    async with serving() as (_, client):
+        for path in DESCRIPTION["paths"]:
+            raw = path.replace("{name}", "unknown")
+            known = {method for method, each in described() if each == path}
+            known |= {"HEAD"} & {"HEAD" for method in known if method == "GET"}
+            for method in METHODS:
+                if not path.startswith("/api/"):
+                    continue  # Starlette answers there, without JSON.
+                response = await client.request(method, raw)
+                assert (response.status_code != 405) is (method in known), (method, path)
+                if response.status_code == 405:
+                    assert set(response.headers["allow"].split(", ")) == known
+
+
+async def test_every_route_that_is_not_a_page_is_described() -> None:
+    async with serving() as (plait, _):
+        routes = {route.path for route in plait.asgi.routes if isinstance(route, Route)}
+        pages = {"/", "/favicon.ico", "/static/{name:path}"}
+        assert routes - pages == {each.path for each in HEALTH}
+    assert described() == {(each.method, each.path) for each in [*operations(), *HEALTH]}
+
+
+async def test_health_is_as_described() -> None:
+    async with serving() as (plait, client):
+        assert (await client.get("/healthz")).json() == {"status": "alive"}
+        assert (await client.get("/readyz")).json()["status"] == "ready"
+        await plait.drain()
+        response = await client.get("/readyz")
+        assert response.status_code == 503 and response.json()["reason"]
+
+
+def test_each_operation_has_a_name_of_its_own_and_a_summary() -> None:
+    names = [each.name for each in [*operations(), *HEALTH]]
+    assert len(set(names)) == len(names)
+    assert all(each.summary and not each.summary.endswith(".") for each in operations())
+
+
+def examples() -> list[Any]:
+    return [
+        pytest.param(content, id=f"{operation['operationId']} {status}")
+        for methods in DESCRIPTION["paths"].values()
+        for method, operation in methods.items()
+        if method != "parameters"
+        for status, answer in operation["responses"].items()
+        for content in answer.get("content", {}).values()
+        if "example" in content
+    ]
+
+
+@pytest.mark.parametrize("content", examples())
+def test_examples_fit_their_schemas(content: Any) -> None:
+    schema = {**content["schema"], "components": DESCRIPTION["components"]}
+    Draft202012Validator(schema).validate(content["example"])
+
+
+def test_a_value_of_another_type_than_its_root_does_not_fit() -> None:
+    schema = {"$ref": "#/components/schemas/Root", "components": DESCRIPTION["components"]}
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid({"type": "text", "value": "x"})
+    assert validator.is_valid({"type": "unknown", "value": None})
+    for kind, value in (("text", 1), ("map", []), ("array", {}), ("xml", None), ("other", "x")):
+        assert not validator.is_valid({"type": kind, "value": value})
+
+
+# The documentation
+
+
+def test_each_operation_is_in_the_documentation_with_its_parameters() -> None:
+    text = DOCUMENTATION.read_text()
+    headings = set(re.findall(r"^### `([A-Z]+) (\S+)`", text, re.MULTILINE))
+    assert headings == {(each.method, each.path) for each in operations()}
+    for operation in operations():
+        section = text.partition(f"### `{operation.method} {operation.path}`")[2]
+        section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
+        assert "curl " in section, operation.path
+        for parameter in operation.parameters:
+            assert f"`{parameter.name}`" in section, (operation.path, parameter.name)
+
+
+def test_each_error_is_in_the_documentation_with_its_status() -> None:
+    text = DOCUMENTATION.read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes|no) \|", text, re.MULTILINE)
+    told = {name: (int(status), retry == "yes") for name, status, retry in rows}
+    assert told == {
+        code(kind): (kind.status, kind.retry)
+        for module in (errors, rest)
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, PlaitError)
+        and kind.__name__ not in NEVER_ANSWERED
+    }
+
+
+NEVER_ANSWERED = {"PlaitError", "ClientError", "TextRefused", "ConfigError"}
+"""The bases, an error of sockets, and one of the command line."""
