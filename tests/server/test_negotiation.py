@@ -17,7 +17,7 @@ JSON = "application/json"
     ("name", "header"),
     [
         ("notes", "attachment; filename=\"notes.yjs\"; filename*=UTF-8''notes.yjs"),
-        ('a/b\r\n"c"', "attachment; filename=\"a_b_c.yjs\"; filename*=UTF-8''a_b_c.yjs"),
+        ('a/b\u2028"c"', "attachment; filename=\"a_b_c.yjs\"; filename*=UTF-8''a_b_c.yjs"),
         ("../.etc", "attachment; filename=\"etc.yjs\"; filename*=UTF-8''etc.yjs"),
         ("ü", "attachment; filename=\"_.yjs\"; filename*=UTF-8''%C3%BC.yjs"),
         ("//", "attachment; filename=\"document.yjs\"; filename*=UTF-8''document.yjs"),
