@@ -250,9 +250,16 @@ class Hub:
             StoreError: something could not be stored in time.
         """
         self.stopping = True
+        try:
+            await self._flush(timeout_seconds)  # what is acknowledged is not typed again
+        finally:
+            for room in self.rooms().values():
+                room.close(ServerStopping("the server is stopping; connect again"))
+        await self._flush(timeout_seconds)
+
+    async def _flush(self, timeout_seconds: float) -> None:
         for room in self.rooms().values():
             room.flush()
-            room.close(ServerStopping("the server is stopping; connect again"))
         await self.writer.flush(timeout_seconds)
 
     # Loading and unloading

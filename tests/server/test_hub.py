@@ -273,9 +273,15 @@ async def test_edits_on_their_way_do_not_bring_a_deleted_document_back(
 
 async def test_draining_stores_everything_and_says_good_bye() -> None:
     async with running() as hub, hub.room("a") as room:
-        connection = connect(hub, room)
-        send(connection, Author(1).type("last words"))
+        sent: list[bytes] = []
+        connection = Connection(
+            hub.limits, lambda: sent.extend(iter(connection.take, None)), hub.clock.monotonic
+        )
+        connection.join(room, YWEBSOCKET)
+        update = Author(1).type("last words")
+        send(connection, update)
         await hub.drain(10)
+        assert YWEBSOCKET.sync_update(update) in sent, "it was acknowledged first"
         assert connection.closing is not None and connection.closing.code == 1012
         assert len(await hub.store.log("a")) == 1
         with pytest.raises(ServerStopping):
