@@ -58,7 +58,10 @@ class DocumentDeleted(StoreError):
     @classmethod
     def of(cls, document: str) -> "DocumentDeleted":
         """Return the error that names a document."""
-        hint = "Bring it back with `plait docs undelete`, or forget it with `plait docs purge`."
+        hint = (
+            "Bring it back with `plait docs undelete`, "
+            "or forget it with `plait docs delete --purge`."
+        )
         return cls("the document was deleted", document=document, hint=hint)
 
 

@@ -3,16 +3,28 @@ only.
 """
 
 import argparse
+import asyncio
+import io
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from plait.persistence import StoreError
 from plait.server import __version__, logs, settings
 from plait.server.errors import ConfigError, PlaitError
 
+if TYPE_CHECKING:
+    from plait.server.command import Command
+
 FAILED = 1
 MISUSED = 2
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""128 and the number of a signal, as a shell reports it: SIGINT, SIGPIPE."""
+
+Run = Callable[[argparse.Namespace], int]
+Work = Callable[["Command", argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,29 +36,101 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 if it failed, 2 if it was not understood."""
-    parsed = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = parsed.run
+    """Run a command and return its exit code: 0, 1 if it failed or found problems, 2 if it was not
+    understood, 130 if it was interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks must not end a listing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run(parsed)
+        parsed = _parser().parse_args(arguments)
+        run: Run = parsed.run
+        code = run(parsed)
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         print(f"plait: {error}", file=sys.stderr)
         return MISUSED
     except (PlaitError, StoreError) as error:
         print(f"plait: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("plait: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="plait", description="A collaboration server for Yjs documents.")
+    parser = _Parser(
+        prog="plait",
+        usage="plait [--version] COMMAND ...",
+        description="A collaboration server for Yjs documents.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"plait {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = _Commands(
+        parser.add_subparsers(
+            prog="plait", metavar="COMMAND", required=True, help=argparse.SUPPRESS
+        )
+    )
+    commands.begin("serving")
     _add_serve(commands)
+    commands.begin("documents, in a store that a server may be running on")
+    _add_docs(commands)
+    commands.begin("stores")
+    _add_store(commands)
+    parser.epilog = commands.overview()
     return parser
 
 
-def _add_serve(commands: "argparse._SubParsersAction[Any]") -> None:
-    parser = commands.add_parser("serve", help="serve rooms", description="Serve rooms.")
+class _Commands:
+    """Adds commands, and remembers them in groups, for the overview."""
+
+    def __init__(self, subparsers: "argparse._SubParsersAction[Any]") -> None:
+        self._subparsers = subparsers
+        self._lines: list[str] = []
+
+    def begin(self, title: str) -> None:
+        """Begin a group."""
+        self._lines += ["", f"{title}:"] if self._lines else [f"{title}:"]
+
+    def family(self, name: str, summary: str) -> "argparse._SubParsersAction[Any]":
+        """Add a word that has commands of its own."""
+        parser = self._subparsers.add_parser(name, help=summary, description=summary)
+        family: argparse._SubParsersAction[Any] = parser.add_subparsers(
+            title="commands", metavar="COMMAND", required=True
+        )
+        return family
+
+    def add(
+        self,
+        name: str,
+        summary: str,
+        description: str,
+        family: "argparse._SubParsersAction[Any] | None" = None,
+        prefix: str = "",
+    ) -> argparse.ArgumentParser:
+        """Add a command."""
+        self._lines.append(f"  {prefix + name:<16}  {summary}")
+        parser: argparse.ArgumentParser = (family or self._subparsers).add_parser(
+            name, help=summary, description=description
+        )
+        return parser
+
+    def overview(self) -> str:
+        """Return all commands with a line on each."""
+        more = "`plait COMMAND --help` tells the options of a command."
+        return "\n".join([*self._lines, "", more])
+
+
+# plait serve
+
+
+def _add_serve(commands: _Commands) -> None:
+    parser = commands.add("serve", "serve rooms", "Serve rooms.")
     parser.set_defaults(run=_serve)
     parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
     for name in settings.NAMES:
@@ -64,3 +148,250 @@ def _serve(parsed: argparse.Namespace) -> int:
     chosen = settings.from_process(flags, parsed.config)
     logs.configure(chosen.log_level, chosen.log_format)
     return serve(chosen)
+
+
+# plait docs
+
+
+def _add_docs(commands: _Commands) -> None:
+    family = commands.family(
+        "docs",
+        "Look after documents. A server that runs on the store notices changes within a second.",
+    )
+
+    def add(name: str, summary: str, description: str, work: Work) -> argparse.ArgumentParser:
+        parser = commands.add(name, summary, description, family, "docs ")
+        _on_store(parser, work)
+        return parser
+
+    parser = add("list", "list documents", "List documents in the order of their names.", _list)
+    parser.add_argument("--prefix", metavar="P", default="", help="those whose name begins so")
+    parser.add_argument(
+        "--deleted", action="store_true", help="those that were deleted and can be undeleted"
+    )
+    parser = add(
+        "show", "show a document's facts", "Show size, history and content of a document.", _show
+    )
+    parser.add_argument("name", metavar="NAME")
+    _add_export_and_import(add)
+    parser = add(
+        "delete",
+        "delete a document",
+        "Delete a document: its clients are sent away, and it is kept until it is purged.",
+        _delete,
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--purge", action="store_true", help="forget it for good, at once")
+    _add_yes(parser)
+    parser = add(
+        "undelete", "bring a deleted document back", "Bring a deleted document back.", _undelete
+    )
+    parser.add_argument("name", metavar="NAME")
+
+
+def _add_export_and_import(add: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = add(
+        "export",
+        "write a document to a file",
+        "Write a document's whole state to a file, as a Yjs update of version 1 or as JSON.",
+        _export,
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "-o", dest="target", metavar="FILE", help="where to; - or nothing: standard output"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("update", "json"),
+        default="update",
+        help="update: everything, for `docs import` or Y.applyUpdate; json: the content, to read",
+    )
+    parser = add(
+        "import",
+        "make a document of a file",
+        "Make a document of a Yjs update of version 1, as `docs export` and "
+        "Y.encodeStateAsUpdate write it. Makes the store if there is none.",
+        _import,
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("source", metavar="FILE", help="where from; - is standard input")
+    parser.add_argument(
+        "--merge", action="store_true", help="into a document that exists, as one more edit"
+    )
+
+
+async def _list(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import list_documents
+
+    return await list_documents(command, prefix=parsed.prefix, deleted=parsed.deleted)
+
+
+async def _show(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import show_document
+
+    return await show_document(command, parsed.name)
+
+
+async def _export(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import export_document
+
+    return await export_document(
+        command, parsed.name, parsed.target, as_json=parsed.format == "json"
+    )
+
+
+async def _import(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import import_document
+
+    return await import_document(command, parsed.name, parsed.source, merge=parsed.merge)
+
+
+async def _delete(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import delete_document
+
+    return await delete_document(command, parsed.name, purge=parsed.purge)
+
+
+async def _undelete(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_documents import undelete_document
+
+    return await undelete_document(command, parsed.name)
+
+
+# plait store
+
+
+def _add_store(commands: _Commands) -> None:
+    family = commands.family("store", "Look after the store that documents are kept in.")
+
+    def add(name: str, summary: str, description: str, work: Work) -> argparse.ArgumentParser:
+        parser = commands.add(name, summary, description, family, "store ")
+        _on_store(parser, work)
+        return parser
+
+    parser = add(
+        "check",
+        "look for damage",
+        "Check the store's structure, and that every document can be loaded and is what its "
+        "history says. Exits with 1 if there is a problem.",
+        _check,
+    )
+    parser.add_argument(
+        "backup", metavar="BACKUP", nargs="?", help="a backup to check instead; it is only read"
+    )
+    parser = add(
+        "compact",
+        "make loading fast again",
+        "Give documents a fresh snapshot and fold their history that is older than history_days. "
+        "A server does this by itself, when it pays.",
+        _compact,
+    )
+    parser.add_argument(
+        "--document",
+        dest="names",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only this one; may be given several times",
+    )
+    parser.add_argument(
+        "--purge-after-days",
+        type=_days,
+        metavar="DAYS",
+        help="also forget for good what was deleted longer ago than this (default: never)",
+    )
+    parser = add(
+        "backup",
+        "copy the store to a file",
+        "Write a copy of the whole store, as of one moment, while it may be in use. "
+        "Never overwrites.",
+        _backup,
+    )
+    parser.add_argument("target", metavar="TARGET", help="a file that does not exist yet")
+    parser = add(
+        "restore",
+        "bring back what a backup has",
+        "Replace a store that nobody serves by a backup, and keep the old one beside it. While a "
+        "server runs, or with --document: bring documents back by new edits, to which live "
+        "editors converge; documents that the backup does not have are left alone.",
+        _restore,
+    )
+    parser.add_argument("backup", metavar="BACKUP")
+    parser.add_argument(
+        "--document",
+        dest="names",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only this one, by a new edit; may be given several times",
+    )
+    _add_yes(parser)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} can't be used: a number of days is expected")
+    return days
+
+
+async def _check(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_store import check_store
+
+    return await check_store(command, parsed.backup)
+
+
+async def _compact(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_store import compact_store
+
+    return await compact_store(command, parsed.names, parsed.purge_after_days)
+
+
+async def _backup(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_store import back_up_store
+
+    return await back_up_store(command, parsed.target)
+
+
+async def _restore(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_store import restore_store
+
+    return await restore_store(command, parsed.backup, parsed.names)
+
+
+# What the commands on a store have in common
+
+
+def _on_store(parser: argparse.ArgumentParser, work: Work) -> None:
+    """Give a command the options that all on a store have, and something to run."""
+    parser.add_argument(
+        "--store", metavar="URL", help="where documents are kept (default: sqlite:///plait.db)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print neither progress nor what was done"
+    )
+    parser.set_defaults(run=lambda parsed: _run(work, parsed))
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask; needed where nobody can be asked"
+    )
+
+
+def _run(work: Work, parsed: argparse.Namespace) -> int:
+    from plait.server.command import Command
+    from plait.server.memory import raise_stack_limit
+    from plait.server.terminal import Terminal
+
+    raise_stack_limit()
+    chosen = settings.from_process({"store": parsed.store}, parsed.config)
+    terminal = Terminal(
+        as_json=parsed.json, quiet=parsed.quiet, assume_yes=getattr(parsed, "yes", False)
+    )
+    try:
+        return asyncio.run(work(Command(chosen, terminal), parsed))
+    finally:
+        terminal.clear()

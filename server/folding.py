@@ -14,7 +14,7 @@ from plait.server.document import Document, merge
 from plait.server.errors import DocumentBroken
 from plait.server.limits import Limits
 from plait.server.replay import restore, restore_snapshot
-from plait.server.wire import originals
+from plait.server.wire import originals, surrogates
 from plait.server.wire.slices import slice_state
 from plait.server.wire.structs import read_deletes, sections
 from plait.server.wire.update import inspect
@@ -61,7 +61,10 @@ def fold_snapshot(stored: Stored, limits: Limits, now_ms: int) -> Snapshot | Non
         log.error("%r: %s; its log is merged instead", stored.document, error)
     parts = [*(stored.snapshot.slices if stored.snapshot else ())]
     parts += [row.update for row in stored.updates]
-    merged = document.mended(merge(parts))
+    merged = merge(parts)
+    # As `Document` gave them to pycrdt, which would shift what follows a character that is cut.
+    torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
+    merged = document.mended(surrogates.rewrite(merged, torn))
     return _proven(empty, merged, document, limits, by_clocks=True)
 
 

@@ -155,7 +155,10 @@ class Hub:
     ) -> None:
         for task in self._running:
             task.cancel()
-        await self._tasks.__aexit__(kind, error, traceback)
+        if kind is asyncio.CancelledError:
+            await self._tasks.__aexit__(kind, error, traceback)
+        else:  # A task group would wrap in a group what is not its own, a StoreError of `drain`.
+            await self._tasks.__aexit__(None, None, None)
 
     def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
         """Run a coroutine as a task of the hub's; its failure concerns the future alone."""

@@ -34,4 +34,13 @@ def configure(level: str, style: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells of every connection at this level; Plait tells of those that it closes, and why.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.root.level))
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.setLevel(max(logging.WARNING, logging.root.level))
+    uvicorn.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says anything. It calls every handshake that is refused with an
+    HTTP status an error (0.54, `websockets_sansio_impl.py`, `run_asgi`).
+    """
+    return record.msg != "ASGI callable returned without completing handshake."

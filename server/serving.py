@@ -35,7 +35,10 @@ def serve(settings: Settings) -> int:
     """
     _check_exposure(settings)
     raise_stack_limit()
-    plait = Plait(settings)
+    try:
+        plait = Plait(settings)
+    except StoreError as error:
+        raise ConfigError(f"the store can't be used: {error}") from None
     listening = _bind(settings)
     config = uvicorn.Config(
         plait.asgi,
@@ -52,7 +55,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
     )
     server = _Server(config, _url(listening))
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_run(plait, server, listening))
 
 
@@ -123,8 +126,12 @@ def _bind(settings: Settings) -> socket.socket:
         )
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise ConfigError(
             f"can't listen on {settings.host}, port {settings.port}: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Documentation that can't drift: what the code has is described, and what is described is there."""
+"""Documentation that can't drift: what the code has is described, and what is described exists."""
 
 import re
 from pathlib import Path

@@ -2,7 +2,7 @@
 // node converge.mjs, driven by tests/e2e over standard input; see `answer`.
 import { answer, content, edit, equal, eventually, open, pause, random } from './clients.mjs'
 
-const DEADLINE_SECONDS = 60
+const DEADLINE_SECONDS = 40
 
 const clients = []
 let rng
@@ -27,6 +27,16 @@ const commands = {
       await pause(rng.below(5))
     }
     return { edits }
+  },
+
+  /** The first client carries out single edits of its text: [place, deleted length, inserted text]. */
+  type: async ({ steps }) => {
+    const text = clients[0].doc.getText('text')
+    for (const [at, length, inserted] of steps) {
+      if (length) text.delete(at, length)
+      if (inserted) text.insert(at, inserted)
+    }
+    return { text: text.toString() }
   },
 
   /** Connect all, and wait until they are equal and see each other. */

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
+from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.frames import (
     ASK_ALL,
     AWARENESS,
@@ -24,7 +25,6 @@ from tests.support.frames import (
     parse,
     presence,
 )
-from tests.support.waiting import DEADLINE_SECONDS
 
 
 class Peer:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from tests.support.waiting import eventually
+from tests.support.deadlines import eventually
 
 PLAIT = (sys.executable, "-W", "default", "-m", "plait.server")
 """The command, with warnings that Python keeps silent about otherwise."""
@@ -85,11 +85,15 @@ class PlaitProcess:
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to stop; it has to end well and without an alarming word in its log."""
-        assert self._process is not None, "the server is not running"
-        self._process.send_signal(number)
-        code = await self._ended()
+        code = await self.end(number)
         assert code == 0, f"the server ended with {code}:\n{self.stderr}"
         assert not self.alarming, "\n".join(self.alarming)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; return its exit code."""
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(number)
+        return await self._ended()
 
     async def kill(self) -> None:
         """Kill it with SIGKILL."""

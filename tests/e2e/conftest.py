@@ -1,0 +1,56 @@
+"""Give tests real servers, and clean up after them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import PlaitProcess
+
+OpenServer = Callable[..., Awaitable[PlaitProcess]]
+
+
+@pytest.fixture
+async def open_server(tmp_path: Path) -> AsyncIterator[OpenServer]:
+    """A function that starts a server with options; all are ended with the test."""
+    servers: list[PlaitProcess] = []
+    async with AsyncExitStack() as stack:
+
+        async def open_server(*options: str, store: Path | None = None) -> PlaitProcess:
+            folder = tmp_path / f"server{len(servers)}"
+            servers.append(PlaitProcess(folder, *options, store=store))
+            return await stack.enter_async_context(servers[-1])
+
+        yield open_server
+    for server in servers:
+        print(f"--- what {server.url} logged\n{server.stderr}")  # pytest shows it if a test failed
+
+
+@pytest.fixture
+async def plait_server(open_server: OpenServer) -> PlaitProcess:
+    """A server that runs, with a store of its own in the test's folder."""
+    return await open_server()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaitProcess]:
+    """A server for all tests of a module that need nothing but a room of their own in it. It has to
+    be well to the end.
+    """
+    server = PlaitProcess(tmp_path_factory.mktemp("shared"))
+    asyncio.run(server.start())
+    try:
+        yield server
+        asyncio.run(server.stop())
+    finally:
+        if server.running:
+            asyncio.run(server.kill())
+        print(f"--- what {server.url} logged\n{server.stderr}")
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """The name of a room that no other test uses."""
+    return str(request.node.name)
