@@ -26,7 +26,8 @@ CRASH = "SIGSEGV"
 CHILD = """
 import resource, sys
 from pycrdt import Doc
-# The stack that most systems give; a server may have asked for more.
+# The stack that most systems give; whoever runs the tests may have asked for more.
+resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 doc = Doc()
 for line in sys.stdin:
     doc.apply_update(bytes.fromhex(line))
