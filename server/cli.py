@@ -286,14 +286,7 @@ def _add_store(commands: _Commands) -> None:
         "A server does this by itself, when it pays.",
         _compact,
     )
-    parser.add_argument(
-        "--document",
-        dest="names",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="only this one; may be given several times",
-    )
+    _add_names(parser, "only this one; may be given several times")
     parser.add_argument(
         "--purge-after-days",
         type=_days,
@@ -317,15 +310,14 @@ def _add_store(commands: _Commands) -> None:
         _restore,
     )
     parser.add_argument("backup", metavar="BACKUP")
-    parser.add_argument(
-        "--document",
-        dest="names",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="only this one, by a new edit; may be given several times",
-    )
+    _add_names(parser, "only this one, by a new edit; may be given several times")
     _add_yes(parser)
+
+
+def _add_names(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--document", dest="names", metavar="NAME", action="append", default=[], help=text
+    )
 
 
 def _days(text: str) -> float:

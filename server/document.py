@@ -1,4 +1,4 @@
-"""One Yjs document, and the only module that touches pycrdt.
+"""One Yjs document, and the only module that gives pycrdt what strangers sent.
 
 pycrdt is fast and must not be trusted with strangers' bytes. What stands between them:
 

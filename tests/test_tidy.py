@@ -1,0 +1,246 @@
+"""Rules for the source itself: who imports whom, what stays pure, how long things are."""
+
+import ast
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("persistence", "web", "server")
+PREFIX = "plait."
+
+# Lowest first. A module imports only from rows above its own; those in one row don't know each
+# other. The name of a package stands for its __init__.
+LAYERS = (
+    # Pages: they know nothing of documents.
+    "web web.pages",
+    # Stores: the contract, then SQLite, then memory, then what opens one of them.
+    "persistence.store persistence.ownership",
+    "persistence.compaction persistence.writer persistence.lock persistence.sqlite_errors",
+    "persistence.sqlite_connection",
+    "persistence.schema persistence.files persistence.sqlite_check",
+    "persistence.sqlite_read persistence.sqlite_write persistence.sqlite_watch",
+    "persistence.sqlite_backup persistence.archive persistence.restore",
+    "persistence.sqlite",
+    "persistence.transfer",
+    "persistence.memory",
+    "persistence.opening",
+    "persistence",
+    # The process: what anything may say, obey and use.
+    "server server.errors server.limits server.memory server.logs",
+    "server.apart server.origins server.settings server.terminal",
+    # Bytes: frames, and updates as Yjs writes them.
+    "server.wire server.wire.messages server.wire.strict_json",
+    "server.wire.lib0",
+    "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
+    "server.wire.structs",
+    "server.wire.originals server.wire.slices server.wire.surrogates",
+    # Documents: one of them, what it shows, and how it comes back.
+    "server.appearance server.content server.document",
+    "server.stand_ins server.replay",
+    "server.revert server.folding",
+    "server.compaction server.state",
+    "server.facts server.recovery",
+    "server.verification",
+    # Rooms: one client, all clients of a document, all documents.
+    "server.awareness server.outbox server.session",
+    "server.member",
+    "server.room",
+    "server.connection server.loading",
+    "server.hub",
+    # The network: sockets, then REST, then the application.
+    "server.pump",
+    "server.channel server.endpoint",
+    "server.openapi",
+    "server.rest",
+    "server.negotiation",
+    "server.api",
+    "server.app",
+    "server.serving",
+    # Commands.
+    "server.command",
+    "server.cli_documents",
+    "server.cli_store",
+    "server.cli",
+    "server.__main__",
+)
+RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row.split()}
+
+# These decide and compute; time, chance and bytes are handed to them.
+PURE = {
+    "persistence.compaction",
+    "persistence.store",
+    "server.awareness",
+    "server.errors",
+    "server.limits",
+    "server.outbox",
+    "server.session",
+} | {module for module in RANK if f"{module}.".startswith("server.wire.")}
+# Its protocols say what stores do, and stores wait.
+PURE_BUT_ASYNC = {"persistence.store"}
+IMPURE = set("asyncio time random socket sqlite3 aiosqlite starlette uvicorn pycrdt".split())
+
+# A library that one concern needs stays with it: each user is listed with the reason.
+USERS = {
+    "pycrdt": {
+        "server.document": "holds the document that clients edit",
+        "server.content": "reads a document's types to tell them as JSON",
+        "server.appearance": "reads a document's types to compare what they show",
+        "server.revert": "edits a document back to what it was",
+        "server.stand_ins": "makes the values that such an edit puts in",
+    },
+    "starlette": {
+        "web.pages": "serves pages and static files",
+        "server.origins": "reads the headers of a request or a socket",
+        "server.endpoint": "is the socket",
+        "server.rest": "reads requests, writes answers",
+        "server.negotiation": "reads what a request asks for",
+        "server.api": "is the REST interface",
+        "server.app": "puts routes together",
+    },
+}
+
+FUNCTION_LINES_MAX = 60
+MODULE_LINES_MAX = 500
+
+MAY_SLEEP = {
+    # Waits for what is awaited, up to a deadline, so that no test has to guess how long it takes.
+    "tests/support/deadlines.py",
+    # Time is virtual there, and passes at once.
+    "tests/persistence/test_writer.py",
+}
+
+
+@cache
+def sources() -> dict[str, Path]:
+    """Return the file of every module, a package's __init__ under the package's own name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "node_modules" not in path.parts:
+                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                found[name.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return a file as syntax, parsed once for all tests."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(module: str) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that a module imports, inside functions too.
+
+    `from package import name` is an import of the module `package.name` if there is one, otherwise
+    of the package's __init__.
+    """
+    for node in ast.walk(tree(sources()[module])):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield node.lineno, name if name.removeprefix(PREFIX) in sources() else base
+
+
+def libraries(module: str) -> set[str]:
+    """Return the top-level names of what a module imports."""
+    return {name.partition(".")[0] for _, name in imports(module)}
+
+
+def test_every_module_is_ranked_once() -> None:
+    times = Counter(module for row in LAYERS for module in row.split())
+    problems = [f"give {module} a row in LAYERS" for module in sources() if module not in times]
+    problems += [f"{module} is in LAYERS, but is gone" for module in times.keys() - sources()]
+    problems += [f"{module} is in LAYERS {n} times" for module, n in times.items() if n > 1]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("module", sources())
+def test_imports_point_down(module: str) -> None:
+    assert module in RANK, f"give {module} a row in LAYERS"
+    problems = []
+    for line, name in imports(module):
+        target = name.removeprefix(PREFIX)
+        if name.startswith("."):
+            problems.append(f"line {line} has a relative import: write the whole name")
+        elif f"{name}.".startswith(PREFIX) and target not in RANK:
+            problems.append(f"line {line} imports {name}, which has no row in LAYERS")
+        elif name.startswith(PREFIX) and RANK[target] >= RANK[module]:
+            problems.append(f"line {line} imports {name}, which is not in a row above")
+    assert not problems, f"{module}: " + "; ".join(problems)
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_import_nothing_impure(module: str) -> None:
+    found = libraries(module) & IMPURE
+    assert not found, f"{module} is to be pure, but imports {', '.join(sorted(found))}"
+
+
+@pytest.mark.parametrize("module", sorted(PURE - PURE_BUT_ASYNC))
+def test_pure_modules_wait_for_nothing(module: str) -> None:
+    lines = [
+        node.lineno if not isinstance(node, ast.comprehension) else node.target.lineno
+        for node in ast.walk(tree(sources()[module]))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+        or (isinstance(node, ast.comprehension) and node.is_async)
+    ]
+    assert not lines, f"{module} is to be pure, but is asynchronous in lines {sorted(lines)}"
+
+
+@pytest.mark.parametrize("library", USERS)
+def test_library_stays_with_its_users(library: str) -> None:
+    users = {module for module in sources() if library in libraries(module)}
+    assert users == USERS[library].keys()
+
+
+@pytest.mark.parametrize("module", sources())
+def test_functions_fit_on_a_screen(module: str) -> None:
+    problems = []
+    for node in ast.walk(tree(sources()[module])):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > FUNCTION_LINES_MAX:
+                problems.append(f"{node.name} has {lines} lines")
+    assert not problems, f"{module}, of at most {FUNCTION_LINES_MAX}: " + "; ".join(problems)
+
+
+@pytest.mark.parametrize("module", sources())
+def test_modules_are_short_and_say_what_they_are(module: str) -> None:
+    lines = len(sources()[module].read_text().splitlines())
+    assert lines <= MODULE_LINES_MAX, f"{module} has {lines} lines: split it"
+    assert ast.get_docstring(tree(sources()[module])), f"{module} has no docstring"
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    # setuptools says nothing of a package that isn't listed, and leaves it out.
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    inits = {module for module, path in sources().items() if path.name == "__init__.py"}
+    assert sorted(listed) == sorted(PREFIX + module for module in inits)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_says_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_no_test_sleeps() -> None:
+    problems = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if name in MAY_SLEEP or name.startswith("tests/node/"):
+            continue
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep":
+                if ast.unparse(node) != "asyncio.sleep(0)":
+                    problems.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
+    assert not problems, "wait for what is awaited (tests.support.deadlines):\n" + "\n".join(
+        problems
+    )
