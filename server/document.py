@@ -9,11 +9,12 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
    `_known` is our own count of what is there.
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
-4. pycrdt can't split a surrogate pair, and re-encodes some values with loss. `surrogates` and
-   `originals` mend both.
+4. pycrdt can't split a surrogate pair, re-encodes some values with loss, and never frees a
+   document that had a subdocument. `surrogates`, `originals` and `subdocuments` mend that.
 5. A full state is compared with the document before anybody is given it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
@@ -23,7 +24,7 @@ import pycrdt
 
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
-from plait.server.wire import originals, surrogates
+from plait.server.wire import originals, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.update import Shape, inspect
@@ -38,6 +39,10 @@ BYTES_PER_ENCODED_BYTE = 12
 """Memory of a loaded document over its encoded size, measured on text of many small edits; other
 documents take less.
 """
+
+
+_MARK = os.urandom(16)
+"""Tells a hidden subdocument from binary content of clients, who never see it."""
 
 
 class Applied(Enum):
@@ -64,6 +69,8 @@ class Document:
         self._pairs: set[tuple[int, int]] = set()
         self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
+        self._hides = False
+        """Whether subdocuments were kept from pycrdt."""
         self._changed = False
         self.memory_bytes = 4096
         """A guess at the memory that this takes, for the budget."""
@@ -92,11 +99,13 @@ class Document:
             applied = self._integrate(update, shape)
         return applied, shape
 
-    def load_slice(self, update: bytes) -> None:
-        """Apply a slice of a snapshot that Plait wrote; cheaper than `apply`, since it was checked
-        when it was written.
+    def load_slice(self, update: bytes, *, lossy: bool) -> None:
+        """Apply a slice of a snapshot that Plait wrote, and checked when it was written.
+
+        Args:
+            lossy: whether the snapshot holds values that pycrdt would write differently.
         """
-        self._to_pycrdt(update)
+        self._to_pycrdt(self._without_subdocuments(update) if lossy else update)
         self.memory_bytes += BYTES_PER_ENCODED_BYTE * len(update)
 
     def slices_loaded(self, *, types: int, lossy: Iterable[bytes], astral: Iterable[bytes]) -> None:
@@ -164,6 +173,8 @@ class Document:
         """Return what pycrdt encoded of this document, with the values put back that it encodes
         with loss.
         """
+        if self._hides:
+            encoded = subdocuments.show(encoded, _MARK)
         return originals.put_back(encoded, self._originals) if self._originals else encoded
 
     def equals(self, other: "Document") -> bool:
@@ -209,7 +220,9 @@ class Document:
             )
         if not shape.lossless:
             self._originals.update(originals.collect(update))
-        given = self._without_cut_pairs(update) if shape.astral or self._pairs else update
+        given = update if shape.lossless else self._without_subdocuments(update)
+        if shape.astral or self._pairs:
+            given = self._without_cut_pairs(given)
         self._changed = False
         self._to_pycrdt(given)
         new = False
@@ -233,6 +246,11 @@ class Document:
         state = decode_state_vector(self._doc.get_state())
         if any(state.get(client, 0) < end for client, _, end in shape.runs):
             raise DocumentBroken("the update's structs wait for one another")
+
+    def _without_subdocuments(self, update: bytes) -> bytes:
+        given = subdocuments.hide(update, _MARK)
+        self._hides = self._hides or given != update
+        return given
 
     def _without_cut_pairs(self, update: bytes) -> bytes:
         pairs = self._pairs | surrogates.pairs(update)

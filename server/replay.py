@@ -26,7 +26,7 @@ def restore(document: Document, stored: Stored, waiting: list[LoggedUpdate]) -> 
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
     for part in snapshot.slices:
-        document.load_slice(part)
+        document.load_slice(part, lossy=snapshot.lossy)
         yield len(part)
     document.slices_loaded(
         types=snapshot.types,

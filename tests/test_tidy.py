@@ -38,7 +38,7 @@ LAYERS = (
     "server.wire.lib0",
     "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
     "server.wire.structs",
-    "server.wire.originals server.wire.slices server.wire.surrogates",
+    "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
     "server.appearance server.content server.document",
     "server.stand_ins server.replay",

@@ -1,5 +1,6 @@
 """The document: what it takes, what it refuses, and that it never says what is not so."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,7 +220,7 @@ def test_half_an_emoji_in_one_merged_update_gives_what_yjs_has() -> None:
 
 def test_half_an_emoji_is_found_in_a_loaded_snapshot() -> None:
     made = document()
-    made.load_slice(HALF_EMOJI[0])
+    made.load_slice(HALF_EMOJI[0], lossy=False)
     made.slices_loaded(types=0, lossy=(), astral=(HALF_EMOJI[0],))
     for update in HALF_EMOJI[1:]:
         assert made.apply(update)[0] is Applied.CHANGED
@@ -241,3 +242,51 @@ def test_it_tells_a_guess_of_its_memory() -> None:
     before = made.memory_bytes
     made.apply(Author(1).type("x" * 1000))
     assert made.memory_bytes > before + 1000
+
+
+def subdocuments(count: int) -> bytes:
+    """Return an update that puts subdocuments with options beside text, as Yjs writes them."""
+    structs = b"".join(
+        b"\x29\x01\x01m"
+        + b"\x03%03d" % number
+        + b"\x04guid"
+        + bytes.fromhex("760105")
+        + b"first"
+        + b"\x78"
+        for number in range(count)
+    )
+    return b"\x01" + bytes((count,)) + b"\x07\x00" + structs + b"\x00"
+
+
+def test_subdocuments_are_encoded_as_they_came() -> None:
+    update = subdocuments(3)
+    made = document(update, Author(1).type("text"))
+    for state in (made.encode(), made.missing(b"\x01\x01\x00"), made.missing(b"\x01\x07\x01")):
+        assert state.count(b"\x04guid\x76\x01\x05first\x78") in (2, 3)
+    again = document(made.encode())
+    assert again.equals(made)
+
+
+def test_a_document_with_subdocuments_is_freed() -> None:
+    """pycrdt alone keeps it for ever: the subdocument and its parent hold each other."""
+    author = Author(1)
+    for _ in range(200):
+        author.text.insert(0, "ab")
+        author.take()
+    state = merge([author.state(), subdocuments(50)])
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    def load() -> None:
+        made = document(state)
+        assert made.encode()
+        made.close()
+
+    for _ in range(20):
+        load()
+    before = resident()
+    for _ in range(200):
+        load()
+    grown = resident() - before
+    assert grown < 2 << 20, f"{grown >> 20} MB remain"
