@@ -62,7 +62,8 @@ class Archive:
 
     async def load(self, document: str) -> Stored:
         """Return a document's snapshot and the updates after it."""
-        return await self._connection.run(sqlite_read.load, document)
+        stored, _ = await self._connection.run(sqlite_read.load, document)
+        return stored
 
     async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
         """Return a page of a document's whole log."""

@@ -104,7 +104,10 @@ class SqliteStore:
 
     async def load(self, document: str) -> Stored:
         """Return a document's snapshot and the updates after it."""
-        return await self._read(sqlite_read.load, document)
+        stored, identity = await self._read(sqlite_read.load, document)
+        if identity is not None:
+            self._appender.know(document, identity)
+        return stored
 
     async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
         """Return a page of a document's whole log."""
@@ -149,6 +152,7 @@ class SqliteStore:
         count = 0
         while await self._write_marks(sqlite_write.purge_one, document, before_ms):
             count += 1
+        self._appender.forget()
         return count
 
     async def backup(self, target: Path, progress: Progress | None = None) -> None:

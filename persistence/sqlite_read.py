@@ -21,14 +21,14 @@ _DOCUMENT_COLUMNS = """
 _CHECK_HINT = "Run `plait store check`, and restore a backup with `plait store restore`."
 
 
-def load(connection: sqlite3.Connection, document: str) -> Stored:
-    """Return a document as of one moment."""
+def load(connection: sqlite3.Connection, document: str) -> tuple[Stored, int | None]:
+    """Return a document as of one moment, and its id, if there is one."""
     with reading(connection):
         row = connection.execute(
             "SELECT id, deleted_ms, tail_updates FROM documents WHERE name = ?", (document,)
         ).fetchone()
         if row is None:
-            return Stored(document)
+            return Stored(document), None
         identity, deleted_ms, tail_updates = row
         if deleted_ms is not None:
             raise DocumentDeleted.of(document)
@@ -41,7 +41,7 @@ def load(connection: sqlite3.Connection, document: str) -> Stored:
             document=document,
             hint=_CHECK_HINT,
         )
-    return Stored(document, snapshot, updates)
+    return Stored(document, snapshot, updates), identity
 
 
 def _load_snapshot(connection: sqlite3.Connection, identity: int, document: str) -> Snapshot | None:

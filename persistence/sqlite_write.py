@@ -30,6 +30,9 @@ class Appender:
     The cache is only a guess: another process may have deleted or purged the document. The update
     of the counters within the transaction hits exactly one row if the guess is right and the
     document is not deleted. Ids are never used twice, so it can't hit another document's row.
+
+    A document that was known and is no more was purged by another process. What is appended to it
+    builds upon content that is gone, so it does not come into being again: that is an error, once.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,15 @@ class Appender:
         # Nobody else could insert while the lock was held, so the numbers are consecutive.
         return range(last - len(updates) + 1, last + 1)
 
+    def know(self, name: str, identity: int) -> None:
+        """Remember a document that was loaded."""
+        if len(self._ids) < IDS_CACHED_MAX:
+            self._ids[name] = identity
+
+    def forget(self) -> None:
+        """Forget all ids: this process has purged documents itself."""
+        self._ids.clear()
+
     def _count(self, connection: sqlite3.Connection, name: str, added: _Added) -> int:
         """Add to a document's counters, making the document if need be; return its id."""
         known = self._ids.get(name)
@@ -62,6 +74,9 @@ class Appender:
         row = connection.execute(
             "SELECT id, deleted_ms FROM documents WHERE name = ?", (name,)
         ).fetchone()
+        if row is None and known is not None:
+            del self._ids[name]
+            raise DocumentDeleted.of(name)
         if row is None:
             cursor = connection.execute(
                 "INSERT INTO documents (name, created_ms, modified_ms) VALUES (?, ?, ?)",

@@ -347,6 +347,7 @@ class Room:
             if change.committed is not None and not change.committed.done():
                 change.committed.set_exception(error)
         if isinstance(error, DocumentDeleted):
+            self.dead = True
             self.close(DocumentGone("this document was deleted"))
         else:
             log.error("room %r: an update could not be stored: %s", self.name, error)

@@ -655,3 +655,25 @@ async def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         assert len(await stores[0].documents()) == 5
         for store in stores:
             await store.close()
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_a_document_that_another_process_purged_does_not_come_back_in_part(
+    sqlite: SqliteStore, loaded: bool
+) -> None:
+    """An editor that was still connected made it anew with its next keystroke alone."""
+    other = SqliteStore(sqlite.path)
+    await other.open()
+    try:
+        await (other if loaded else sqlite).append([Update("a", b"first")])
+        if loaded:
+            await sqlite.load("a")
+        await other.delete("a", 1)
+        await other.purge(document="a")
+        with pytest.raises(DocumentDeleted):
+            await sqlite.append([Update("a", b"second")])
+        assert not (await sqlite.load("a")).exists
+        await sqlite.append([Update("a", b"a new first")])
+        assert len(await sqlite.log("a")) == 1
+    finally:
+        await other.close()

@@ -470,3 +470,4 @@ async def test_a_deleted_document_sends_its_members_away() -> None:
     with pytest.raises(DocumentDeleted):
         await waiting
     assert not rig.room.busy
+    assert rig.room.dead, "who comes now asks the store"
