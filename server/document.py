@@ -16,7 +16,7 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from enum import Enum, auto
 from typing import Any
 
@@ -67,6 +67,7 @@ class Document:
         self._known: dict[int, int] = {}
         self._types = 0
         self._pairs: set[tuple[int, int]] = set()
+        self._torn: set[tuple[int, int]] = set()
         self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
         self._hides = False
@@ -99,13 +100,21 @@ class Document:
             applied = self._integrate(update, shape)
         return applied, shape
 
+    def expect_torn(self, pairs: Set[tuple[int, int]]) -> None:
+        """Tell of surrogate pairs that updates yet to be loaded cut, so that they come in torn.
+
+        A pair that is cut later than it comes in makes the whole document be built anew.
+        """
+        self._torn |= pairs
+
     def load_slice(self, update: bytes, *, lossy: bool) -> None:
         """Apply a slice of a snapshot that Plait wrote, and checked when it was written.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
         """
-        self._to_pycrdt(self._without_subdocuments(update) if lossy else update)
+        given = self._without_subdocuments(update) if lossy else update
+        self._to_pycrdt(surrogates.rewrite(given, self._torn) if self._torn else given)
         self.memory_bytes += BYTES_PER_ENCODED_BYTE * len(update)
 
     def slices_loaded(self, *, types: int, lossy: Iterable[bytes], astral: Iterable[bytes]) -> None:
@@ -117,7 +126,7 @@ class Document:
         for update in lossy:
             self._originals.update(originals.collect(update))
         for update in astral:
-            self._pairs |= surrogates.pairs(update)
+            self._pairs |= surrogates.pairs(update) - self._torn
 
     # Reading
 
@@ -253,7 +262,8 @@ class Document:
         return given
 
     def _without_cut_pairs(self, update: bytes) -> bytes:
-        pairs = self._pairs | surrogates.pairs(update)
+        torn = self._torn
+        pairs = self._pairs | (surrogates.pairs(update) - torn)
         broken = surrogates.broken(pairs, surrogates.cuts(update, self._known))
         if broken & self._pairs:
             state = surrogates.rewrite(self._encoded(EMPTY_STATE_VECTOR), broken)
@@ -261,7 +271,7 @@ class Document:
             self._start(pycrdt.Doc())
             self._to_pycrdt(state)
         self._pairs = pairs - broken
-        return surrogates.rewrite(update, broken) if broken else update
+        return surrogates.rewrite(update, broken | torn) if broken or torn else update
 
     # The one place that calls into Rust
 

@@ -4,10 +4,16 @@ The steps are a generator, so that the same code runs at once in a helper proces
 the server.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from plait.persistence import LoggedUpdate, Snapshot, Stored
 from plait.server.document import Applied, Document
+from plait.server.wire import surrogates
+from plait.server.wire.update import is_update
+
+_MAY_BE_ASTRAL = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
+"""UTF-8 of a character beyond U+FFFF, or other bytes that look like it."""
 
 
 def restore(document: Document, stored: Stored, waiting: list[LoggedUpdate]) -> Iterator[int]:
@@ -18,9 +24,30 @@ def restore(document: Document, stored: Stored, waiting: list[LoggedUpdate]) -> 
         hear from one another in
             any order, so a row may build upon a later one, even on one that is not there yet.
     """
+    yield from _find_torn(document, stored)
     if stored.snapshot is not None:
         yield from restore_snapshot(document, stored.snapshot)
     yield from replay(document, stored.updates, waiting)
+
+
+def _find_torn(document: Document, stored: Stored) -> Iterator[int]:
+    """Tell the document which characters beyond U+FFFF the updates together cut in half."""
+    parts = [row.update for row in stored.updates]
+    if stored.snapshot is not None:
+        parts += stored.snapshot.slices
+    pairs: set[tuple[int, int]] = set()
+    for part in parts:
+        if _MAY_BE_ASTRAL.search(part) and is_update(part):
+            pairs |= surrogates.pairs(part)
+            yield len(part)
+    if not pairs:
+        return
+    cuts: set[tuple[int, int]] = set()
+    for part in parts:
+        if is_update(part):
+            cuts |= surrogates.cuts(part)
+        yield len(part)
+    document.expect_torn(surrogates.broken(pairs, cuts))
 
 
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:

@@ -131,6 +131,15 @@ def inspect(update: bytes, *, any_depth_max: int = 512) -> Shape:
         raise UpdateRefused(str(error)) from None
 
 
+def is_update(update: bytes) -> bool:
+    """Return whether `inspect` accepts an update."""
+    try:
+        inspect(update)
+    except UpdateRefused:
+        return False
+    return True
+
+
 def ready(shape: Shape, known: Mapping[int, int]) -> bool:
     """Return whether a document with this state vector has everything that an update builds upon.
 

@@ -1,8 +1,10 @@
 """Folding: what a snapshot and a segment stand for, they hold."""
 
 from random import Random
+from typing import Any
 
 import pytest
+from pycrdt import Doc
 
 from plait.persistence import LoggedUpdate, Snapshot, Stored
 from plait.server import folding
@@ -12,6 +14,7 @@ from plait.server.folding import fold_rows, fold_snapshot, read
 from plait.server.limits import Limits
 from tests.server.test_document import BIG_INT, HALF_EMOJI
 from tests.support.authors import Author, text_of
+from tests.support.frames import var_uint
 
 LIMITS = Limits()
 
@@ -139,3 +142,44 @@ def test_a_segment_that_lost_something_is_never_made(monkeypatch: pytest.MonkeyP
 def test_a_segment_keeps_big_integers() -> None:
     segment = fold_rows(stored([BIG_INT, Author(1).type("x")]).updates)
     assert bytes.fromhex("7a0020000000000001") in segment.update
+
+
+def test_a_log_full_of_torn_characters_is_loaded_without_building_the_document_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each took as long as loading all before it: a load took minutes, and blocked the server."""
+    started = []
+    start = Document._start
+
+    def counted(self: Document, doc: "Doc[Any]") -> None:
+        started.append(doc)
+        start(self, doc)
+
+    monkeypatch.setattr(Document, "_start", counted)
+    updates = torn_history(30)
+    live = Document(LIMITS)
+    for update in updates:
+        live.apply(update)
+    assert len(started) > 30, "each cut while it goes on"
+    started.clear()
+    loaded, waiting = read(stored(updates), LIMITS)
+    assert len(started) == 1 and not waiting
+    assert loaded.equals(live)
+    snapshot = fold_snapshot(stored(updates[:50]), LIMITS, 0)
+    assert snapshot is not None
+    started.clear()
+    again, _ = read(stored(updates[50:], snapshot, first=51), LIMITS)
+    assert len(started) == 1
+    assert again.equals(live)
+    live.apply(updates[-1])
+
+
+def torn_history(count: int) -> list[bytes]:
+    """Return updates that type emoji, as one client, and delete the first half of each."""
+    updates = []
+    for number in range(count):
+        clock = var_uint(4 * number)
+        origin = b"\x84\x07" + var_uint(4 * number - 1) if number else b"\x04\x01\x01t"
+        updates.append(b"\x01\x01\x07" + clock + origin + b"\x06a\xf0\x9f\x98\x80b\x00")
+        updates.append(b"\x00\x01\x07\x01" + var_uint(4 * number + 2) + b"\x01")
+    return updates
