@@ -263,15 +263,18 @@ class Document:
 
     def _without_cut_pairs(self, update: bytes) -> bytes:
         torn = self._torn
-        pairs = self._pairs | (surrogates.pairs(update) - torn)
-        broken = surrogates.broken(pairs, surrogates.cuts(update, self._known))
-        if broken & self._pairs:
-            state = surrogates.rewrite(self._encoded(EMPTY_STATE_VECTOR), broken)
+        own = surrogates.pairs(update) - torn
+        cuts = surrogates.cuts(update, self._known)
+        mine, known = surrogates.broken(own, cuts), surrogates.broken(self._pairs, cuts)
+        if known:
+            state = surrogates.rewrite(self._encoded(EMPTY_STATE_VECTOR), known)
             self.close()
             self._start(pycrdt.Doc())
             self._to_pycrdt(state)
-        self._pairs = pairs - broken
-        return surrogates.rewrite(update, broken | torn) if broken or torn else update
+            self._pairs -= known
+        self._pairs |= own - mine
+        torn = torn | mine | known
+        return surrogates.rewrite(update, torn) if torn else update
 
     # The one place that calls into Rust
 

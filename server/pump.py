@@ -11,6 +11,9 @@ from plait.server.hub import Hub
 from plait.server.room import Room
 from plait.server.wire.messages import Codec
 
+TURN_SECONDS = 0.002
+"""How long one client's messages are handled before the others have their turn."""
+
 
 class Link(Protocol):
     """What carries frames. Its methods raise `LinkLost` when the other side is gone."""
@@ -52,7 +55,14 @@ async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> Non
 
 
 async def _read(hub: Hub, connection: Connection, link: Link) -> None:
+    clock = hub.clock.monotonic
+    began = clock()
     while connection.closing is None:
+        # None of these waits gives way as long as there is something to read: a client that sends
+        # faster than it can be served would stop all others.
+        if clock() - began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = clock()
         # Not reading is the back pressure: the kernel's buffers fill up, and the client waits.
         await hub.writer.wait_not_full()
         await connection.ready()
