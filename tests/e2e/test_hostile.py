@@ -1,6 +1,6 @@
 """Whoever sends nonsense hurts only himself: the server lives, and the others do not notice.
 
-`PLAIT_TEST_FRAMES` sets how much nonsense; `scripts/torture` sends more.
+`PLAIT_TEST_FRAMES` sets how much nonsense; `scripts/torture` and `scripts/fuzz` send more.
 """
 
 import asyncio
@@ -13,64 +13,36 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
 from tests.e2e.conftest import OpenServer
 from tests.support import hostile
 from tests.support.authors import Author, text_of
 from tests.support.deadlines import eventually
 from tests.support.drivers import Driver
-from tests.support.frames import (
-    AWARENESS,
-    QUERY_AWARENESS,
-    STEP1,
-    UPDATE,
-    awareness,
-    step1,
-    step2,
-    update,
+from tests.support.frames import STEP1, UPDATE, awareness, update
+from tests.support.fuzzing import (
+    GROWTH_BYTES_MAX,
+    REFUSALS,
+    answer,
+    fuzz,
+    mutated_frames,
+    mutated_updates,
 )
 from tests.support.peer import Peer, peer
 from tests.support.server import PlaitProcess
-from tests.wire import fuzz_updates
-from tests.wire.recorded import vectors
 
 FRAMES = int(os.environ.get("PLAIT_TEST_FRAMES", "3000"))
 SEED = 20_26
 ATTACKERS = 4
 
-REFUSALS = {4400, 4422, 4429}
-"""Codes with which nonsense may be answered."""
-
 EXPECTED = re.compile(r"the document is loaded anew|its state is taken from the log")
 """Errors that the server may log because of it."""
-
-GROWTH_BYTES_MAX = 48 << 20
-"""What may remain of an attack in the server's memory, most of it fragmentation."""
 
 ROOM = "room"
 
 
 # Nonsense
-
-
-def mutated_frames(rng: random.Random) -> Iterator[bytes]:
-    """Genuine frames of every kind with bytes changed, and bytes that mean nothing."""
-    genuine = [bytes.fromhex(each["hex"]) for each in vectors("ywebsocket")]
-    genuine += [wrap(each) for each in fuzz_updates.corpus()[0] for wrap in (update, step2)]
-    genuine += [step1(b"\x01\x07\x05"), b'\x01\x0a\x01\x07\x05\x06{"a":1}']
-    while True:
-        if rng.random() < 0.1:
-            yield rng.randbytes(rng.randrange(60))
-        else:
-            yield fuzz_updates.change_bytes(rng, rng.choice(genuine))
-
-
-def mutated_updates(rng: random.Random) -> Iterator[bytes]:
-    """Whole frames with updates that may or may not be valid."""
-    while True:
-        for _, changed in fuzz_updates.cases(rng.randrange(1 << 30), 1000):
-            yield rng.choice((update, step2))(changed)
 
 
 async def attack(server: PlaitProcess, frames: Iterator[bytes], count: int) -> Counter[int]:
@@ -87,18 +59,6 @@ async def attack(server: PlaitProcess, frames: Iterator[bytes], count: int) -> C
                 if code:
                     break
     return ends
-
-
-async def answer(attacker: Peer, frame: bytes) -> int:
-    """Send a frame and a question; return 0 if the question is answered, or the close code."""
-    try:
-        await attacker.send(frame, QUERY_AWARENESS)
-        while (await attacker.next()).kind != AWARENESS:
-            pass
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None, f"no close frame after {frame.hex()}"
-        return closed.rcvd.code
-    return 0
 
 
 async def attack_from_all_sides(
@@ -160,6 +120,13 @@ async def test_nonsense_hurts_nobody_else(
     assert [line for line in server.alarming if not EXPECTED.search(line)] == []
 
 
+async def test_short_connections_with_nonsense_while_two_type(plait_server: PlaitProcess) -> None:
+    report = await fuzz(plait_server, 1000, 1000, SEED)
+    assert not report.violations, str(report)
+    assert report.ends.keys() & REFUSALS, f"none of it was refused: {report}"
+    assert await plait_server.end() == 0
+
+
 async def test_what_is_not_even_websocket(shared_server: PlaitProcess, room: str) -> None:
     rng = random.Random(SEED)
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -198,6 +165,27 @@ async def two_good_clients(
                     await bad.expect(STEP1)
                     await attack(bad)
         assert text_of(await other.state()) == "before, after"
+
+
+KILLERS = {
+    "nested values": hostile.nested_values(30_000),
+    "clock overflow": hostile.CLOCK_OVERFLOW,
+    "a client without structs": hostile.NO_STRUCTS,
+    # "b", written at clock 0, says that it comes after clock 0.
+    "self reference": bytes.fromhex("01010700840700016200"),
+    "garbage": b"\xff" * 40,
+}
+
+
+@pytest.mark.parametrize("killer", KILLERS.values(), ids=KILLERS)
+async def test_a_known_killer(shared_server: PlaitProcess, room: str, killer: bytes) -> None:
+    async def kill(bad: Peer) -> None:
+        await bad.send(update(killer))
+        assert (await bad.closed())[0] == 4422
+
+    pid = shared_server.pid
+    await two_good_clients(shared_server, room, kill)
+    assert shared_server.running and shared_server.pid == pid
 
 
 async def test_a_flood_of_updates_without_their_origin(
