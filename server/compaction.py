@@ -20,7 +20,7 @@ from plait.persistence import (
     plan_fold,
 )
 from plait.server.apart import run_apart
-from plait.server.errors import PlaitError
+from plait.server.errors import DocumentBroken, PlaitError
 from plait.server.folding import fold_rows, fold_snapshot
 from plait.server.limits import Limits
 
@@ -92,10 +92,13 @@ class Compactor:
     async def _snapshot(self, name: str, info: DocumentInfo) -> bool:
         stored = await self._store.load(name)
         now = self._wall_clock_ms()
-        if info.snapshot_bytes + info.tail_bytes > APART_BYTES:
+        try:
+            if info.snapshot_bytes + info.tail_bytes > APART_BYTES:
+                raise DocumentBroken("it is too large to be folded here")
+            snapshot = fold_snapshot(stored, self._limits, now, strict=True)
+        except DocumentBroken as reason:
+            log.debug("document %r is folded in another process: %s", name, reason)
             snapshot = await run_apart(fold_snapshot, APART_SECONDS, stored, self._limits, now)
-        else:
-            snapshot = fold_snapshot(stored, self._limits, now)
         return snapshot is not None and await self._store.compact(name, snapshot)
 
     async def _fold(self, name: str) -> bool:

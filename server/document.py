@@ -26,7 +26,7 @@ from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.wire import originals, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
-from plait.server.wire.state_vector import decode_state_vector
+from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
 from plait.server.wire.update import Shape, inspect
 
 EMPTY_UPDATE = b"\x00\x00"
@@ -85,20 +85,28 @@ class Document:
 
     # Changing
 
-    def apply(self, update: bytes) -> tuple[Applied, Shape]:
-        """Check an update and apply it, if it is ready; return what became of it, and what is in
-        it.
+    def apply(self, update: bytes) -> tuple[Applied, Shape, bytes]:
+        """Check an update and apply it, if it is ready.
+
+        Returns:
+            What became of it; what is in it; and the update itself, or, if a part of it was known,
+            the part that was not, for whoever is told of it.
 
         Raises:
-            UpdateRefused: it is not an update, or one that pycrdt must not see. The document is as
-            before. LimitReached: the document would have more shared types than
-            `Limits.nested_types_max`. DocumentBroken: pycrdt failed.
+            UpdateRefused: not an update, or one that pycrdt must not see. Nothing has changed.
+            LimitReached: the document would have more than `Limits.nested_types_max` shared types.
+            DocumentBroken: pycrdt failed.
         """
         shape = inspect(update, any_depth_max=self._limits.any_depth_max)
+        known = self._known
+        for client, first, end in shape.runs:
+            if first < known.get(client, 0) < end:
+                update, shape = self._unknown_part(update, shape)
+                break
         applied = self._readiness(shape)
         if applied is Applied.CHANGED:
             applied = self._integrate(update, shape)
-        return applied, shape
+        return applied, shape, update
 
     def expect_torn(self, pairs: Set[tuple[int, int]]) -> None:
         """Tell of surrogate pairs that updates yet to be loaded cut, so that they come in torn.
@@ -221,6 +229,19 @@ class Document:
             if clock > known.get(client, 0) and clock > ends.get(client, 0):
                 return Applied.PENDING
         return Applied.CHANGED if new else Applied.KNOWN
+
+    def _unknown_part(self, update: bytes, shape: Shape) -> tuple[bytes, Shape]:
+        """Cut off what is known.
+
+        pycrdt and Yjs do so too, but not alike if a liar has put other content into the known part:
+        then documents would differ for ever, or a client throws. So all are given the same cut.
+        """
+        known = {client: self._known.get(client, 0) for client, _, _ in shape.runs}
+        torn = surrogates.broken(surrogates.pairs(update), set(known.items()))
+        part = difference(surrogates.rewrite(update, torn), encode_state_vector(known))
+        if not shape.lossless:
+            part = originals.put_back(part, originals.collect(update))
+        return part, inspect(part, any_depth_max=self._limits.any_depth_max)
 
     def _integrate(self, update: bytes, shape: Shape) -> Applied:
         if self._types + shape.types > self._limits.nested_types_max:

@@ -217,7 +217,7 @@ class Room:
             UpdateRefused: it is malformed, or builds upon something that the document does not
             hold. LimitReached: the document would become too large.
         """
-        applied, shape = self._try(update)
+        applied, shape, update = self._try(update)
         if applied is Applied.PENDING:
             raise UpdateRefused("the update builds upon others that the document does not hold")
         change = _Change(
@@ -230,15 +230,15 @@ class Room:
 
     def apply_logged(self, row: LoggedUpdate) -> bool:
         """Take in what another writer of the same store committed; return whether it was ready."""
-        applied, shape = self._try(row.update)
+        applied, shape, update = self._try(row.update)
         if applied is Applied.CHANGED:
-            self._add(_Change(row.update, shape, append=False))
+            self._add(_Change(update, shape, append=False))
         return applied is not Applied.PENDING
 
     # A member's update, and the end of the turn
 
     def _apply(self, member: Member, update: bytes) -> None:
-        applied, shape = self._try(update)
+        applied, shape, new = self._try(update)
         if applied is Applied.PENDING:
             self._holding.add(member)
             if member.session.hold(update):
@@ -246,9 +246,9 @@ class Room:
             return
         changed = applied is Applied.CHANGED
         member.unacknowledged += 1
-        self._add(_Change(update, shape, member, member.who, news=changed, append=changed))
+        self._add(_Change(new, shape, member, member.who, news=changed, append=changed))
 
-    def _try(self, update: bytes) -> tuple[Applied, Shape]:
+    def _try(self, update: bytes) -> tuple[Applied, Shape, bytes]:
         try:
             return self.document.apply(update)
         except DocumentBroken as error:

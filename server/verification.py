@@ -12,15 +12,13 @@ from typing import NamedTuple
 from plait.persistence import DocumentInfo, LoggedUpdate, Snapshot, Store, Stored, StoreError
 from plait.persistence.archive import Archive
 from plait.server.apart import run_apart
-from plait.server.appearance import appearance
 from plait.server.document import Document
 from plait.server.errors import DocumentBroken, PlaitError
-from plait.server.folding import read
+from plait.server.folding import read, same
 from plait.server.limits import Limits
 from plait.server.recovery import log_pages
 from plait.server.replay import replay
 from plait.server.state import settled
-from plait.server.wire.structs import Deletes, read_deletes, sections
 from plait.server.wire.update import inspect
 
 BATCH_BYTES = 8 << 20
@@ -141,32 +139,11 @@ def _contradictions(evidence: Evidence, limits: Limits) -> list[str]:
         )
     if evidence.stored is not None and evidence.stored.snapshot is not None:
         loaded, _ = read(evidence.stored, limits)
-        if not _same(loaded, replayed):
+        if not same(loaded, replayed):
             found.append("Its snapshot is not what its log says.")
         loaded.close()
     replayed.close()
     return found
-
-
-def _same(loaded: Document, replayed: Document) -> bool:
-    """Return whether two documents are the same, though one may have it in more structs."""
-    try:
-        if loaded.equals(replayed):
-            return True
-        one, other = loaded.encode(), replayed.encode()
-    except DocumentBroken:  # pycrdt can't encode it; its log is what counts (`folding`).
-        return loaded.clocks() == replayed.clocks()
-    if loaded.clocks() != replayed.clocks() or _deletes(one) != _deletes(other):
-        return False
-    try:
-        return appearance(one) == appearance(other)
-    except RecursionError:
-        return True  # Too deep to look at; as far as can be told, it is.
-
-
-def _deletes(state: bytes) -> Deletes:
-    _, position = sections(state)
-    return read_deletes(state, position)
 
 
 def _damage(update: bytes, limits: Limits) -> str | None:

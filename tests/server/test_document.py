@@ -290,3 +290,39 @@ def test_a_document_with_subdocuments_is_freed() -> None:
         load()
     grown = resident() - before
     assert grown < 2 << 20, f"{grown >> 20} MB remain"
+
+
+def test_an_update_that_is_known_in_part_is_cut() -> None:
+    author = Author(1)
+    made = document(author.type("hello "))
+    author.type("world")
+    applied, shape, new = made.apply(author.state())
+    assert applied is Applied.CHANGED
+    assert shape.runs == [(1, 6, 11)]
+    assert new.count(b"world") == 1 and b"hello" not in new
+    assert text_of(made.encode()) == "hello world"
+
+
+def test_other_content_under_known_clocks_is_the_same_for_all() -> None:
+    """pycrdt cut such a struct otherwise than Yjs did: documents differed for ever."""
+    first = bytes.fromhex("010181bc0b002701016d036d61700100")
+    liar = bytes.fromhex("010181bc0b000401017408616263646566676800")
+    made = document(first)
+    _, shape, new = made.apply(liar)
+    assert shape.runs == [(187905, 1, 8)]
+    late = document(first, new)
+    assert late.equals(made)
+
+
+def test_a_cut_falls_between_the_halves_of_a_character() -> None:
+    made = document(bytes.fromhex("01010700040101740261" + "62" + "00"))
+    _, shape, new = made.apply(HALF_EMOJI[0])
+    assert shape.runs == [(7, 2, 4)]
+    assert "\ufffdb".encode() in new
+
+
+def test_a_big_int_survives_a_cut() -> None:
+    both = bytes.fromhex("0101070028010161016e027d017a0020000000000001" + "00")
+    made = document(bytes.fromhex("0101070028010161016e017d01" + "00"))
+    assert made.apply(both)[0] is Applied.CHANGED
+    assert bytes.fromhex("7a0020000000000001") in made.encode()
