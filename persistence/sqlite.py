@@ -105,8 +105,7 @@ class SqliteStore:
     async def load(self, document: str) -> Stored:
         """Return a document's snapshot and the updates after it."""
         stored, identity = await self._read(sqlite_read.load, document)
-        if identity is not None:
-            self._appender.know(document, identity)
+        self._appender.know(document, identity)
         return stored
 
     async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:

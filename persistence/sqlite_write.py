@@ -57,9 +57,11 @@ class Appender:
         # Nobody else could insert while the lock was held, so the numbers are consecutive.
         return range(last - len(updates) + 1, last + 1)
 
-    def know(self, name: str, identity: int) -> None:
-        """Remember a document that was loaded."""
-        if len(self._ids) < IDS_CACHED_MAX:
+    def know(self, name: str, identity: int | None) -> None:
+        """Remember a document that was loaded, or that there was none."""
+        if identity is None:
+            self._ids.pop(name, None)
+        elif len(self._ids) < IDS_CACHED_MAX:
             self._ids[name] = identity
 
     def forget(self) -> None:

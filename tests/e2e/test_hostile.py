@@ -101,7 +101,7 @@ async def test_nonsense_hurts_nobody_else(
         assert (await good.ask("open", versions=["v3", "v1"], **place))["synced"]
         attacking = asyncio.create_task(attack_from_all_sides(server, nonsense, FRAMES))
         while not attacking.done():
-            await good.ask("edit", edits=50, drops=False)
+            await good.ask("edit", edits=10, drops=False, rest=100)
         ends = await attacking
         settled = await good.ask("settle")
         assert settled["settled"]

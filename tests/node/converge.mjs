@@ -17,14 +17,17 @@ const commands = {
     return { synced: await eventually(() => clients.every(each => each.provider.synced), DEADLINE_SECONDS) }
   },
 
-  /** Edit; some clients drop out meanwhile, and some of these are still away at the end. */
-  edit: async ({ edits, drops = true }) => {
+  /**
+   * Edit, with rests of so many milliseconds at most; some clients drop out meanwhile, and some of
+   * these are still away at the end.
+   */
+  edit: async ({ edits, drops = true, rest = 5 }) => {
     for (let i = 0; i < edits; i++) {
       const client = rng.of(clients)
       client.doc.transact(() => { for (let n = rng.below(3); n >= 0; n--) edit(client.doc, rng) })
       if (drops && rng.below(40) === 0) drop(rng.of(clients))
       if (rng.below(20) === 0) rng.of(clients).provider.connect()
-      await pause(rng.below(5))
+      await pause(rng.below(rest))
     }
     return { edits }
   },
