@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from enum import Enum, auto
 from typing import Any
+from weakref import finalize
 
 import pycrdt
 
@@ -55,6 +56,15 @@ class Applied(Enum):
     """It builds on something that the document does not hold; it was not applied."""
 
 
+class _Watch:
+    """Notes that a pycrdt document has changed. Knows no `Document`, which could not go then."""
+
+    changed = False
+
+    def __call__(self, event: pycrdt.TransactionEvent) -> None:
+        self.changed = True
+
+
 class Document:
     """A pycrdt document that only ever holds whole, checked, causally complete updates.
 
@@ -72,16 +82,13 @@ class Document:
         self._full: bytes | None = None
         self._hides = False
         """Whether subdocuments were kept from pycrdt."""
-        self._changed = False
         self.memory_bytes = 4096
         """A guess at the memory that this takes, for the budget."""
         self._start(pycrdt.Doc())
 
     def close(self) -> None:
-        """Let go of the document; an observed one that is merely dropped is never freed (PYCRDT
-        study, fact 7).
-        """
-        self._doc.unobserve(self._subscription)
+        """Let go of the memory now; it goes with the object in any case."""
+        self._let_go()
 
     # Changing
 
@@ -181,7 +188,7 @@ class Document:
         """
         if self._full is None:
             encoded = self._encoded(EMPTY_STATE_VECTOR)
-            if state_vector_of(encoded) != decode_state_vector(self._doc.get_state()):
+            if state_vector_of(encoded) != self._known:
                 raise DocumentBroken("the encoded state is not the document's state")
             self._full = self.mended(encoded)
         return self._full
@@ -253,7 +260,7 @@ class Document:
         given = update if shape.lossless else self._without_subdocuments(update)
         if shape.astral or self._pairs:
             given = self._without_cut_pairs(given)
-        self._changed = False
+        self._watch.changed = False
         self._to_pycrdt(given)
         new = False
         for client, _, end in shape.runs:
@@ -262,7 +269,7 @@ class Document:
                 new = True
         if len(shape.runs) > 1:
             self._check_integrated(shape)
-        if not (new or self._changed):
+        if not (new or self._watch.changed):
             return Applied.KNOWN
         self._types += shape.types
         self._full = None
@@ -288,23 +295,28 @@ class Document:
         cuts = surrogates.cuts(update, self._known)
         mine, known = surrogates.broken(own, cuts), surrogates.broken(self._pairs, cuts)
         if known:
-            state = surrogates.rewrite(self._encoded(EMPTY_STATE_VECTOR), known)
-            self.close()
-            self._start(pycrdt.Doc())
-            self._to_pycrdt(state)
+            self._build_anew(surrogates.rewrite(self._encoded(EMPTY_STATE_VECTOR), known))
             self._pairs -= known
         self._pairs |= own - mine
         torn = torn | mine | known
         return surrogates.rewrite(update, torn) if torn else update
 
+    def _build_anew(self, state: bytes) -> None:
+        self.close()
+        self._start(pycrdt.Doc())
+        try:
+            self._to_pycrdt(state)
+        except UpdateRefused as error:  # of its own state, and now it is empty
+            raise DocumentBroken(f"the document can't be built anew: {error}") from error
+
     # The one place that calls into Rust
 
     def _start(self, doc: "pycrdt.Doc[Any]") -> None:
         self._doc = doc
-        self._subscription = doc.observe(self._observed)
-
-    def _observed(self, event: pycrdt.TransactionEvent) -> None:
-        self._changed = True
+        self._watch = _Watch()
+        # pycrdt never frees a document that is observed and merely dropped.
+        self._let_go = finalize(self, doc.unobserve, doc.observe(self._watch))
+        self._let_go.atexit = False
 
     def _to_pycrdt(self, update: bytes) -> None:
         try:

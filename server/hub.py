@@ -275,7 +275,7 @@ class Hub:
                 del self._entries[name]
             raise _refusal(name, error) from error
         entry.waiting = loaded.waiting
-        return Room(
+        room = Room(
             name,
             loaded.document,
             self.writer,
@@ -284,6 +284,8 @@ class Hub:
             clock=self.clock,
             call_soon=asyncio.get_running_loop().call_soon,
         )
+        room.logged = loaded.rows
+        return room
 
     async def reload(self, name: str) -> Document:
         """Load the document of an open room anew."""
@@ -307,7 +309,8 @@ class Hub:
             del self._entries[name]
             room.document.close()
             freed += room.document.memory_bytes
-            self._compactor.consider(name)
+            if room.logged:
+                self._compactor.consider(name)
         if freed > GIVE_BACK_BYTES:
             give_back()
 

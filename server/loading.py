@@ -21,6 +21,8 @@ class Loaded:
     """A document with all that there is of it."""
 
     document: Document
+    rows: int = 0
+    """Rows that had to be replayed beside the snapshot."""
     waiting: list[LoggedUpdate] = field(default_factory=list)
     """Rows that build upon rows which are not in the log yet."""
 
@@ -42,7 +44,7 @@ class Loader:
         # In this order: what is committed between the two is in both, which does no harm.
         unsaved = self._writer.pending(name)
         stored = await self._store.load(name)
-        loaded = Loaded(Document(self._limits))
+        loaded = Loaded(Document(self._limits), len(stored.updates))
         size = 0
         for step in restore(loaded.document, stored, loaded.waiting):
             size += step

@@ -13,6 +13,8 @@ from plait.server.wire.messages import Codec
 
 TURN_SECONDS = 0.002
 """How long one client's messages are handled before the others have their turn."""
+CLOSE_SECONDS = 5.0
+"""How long the other side has to take what is on its way, and the reason for closing."""
 
 
 class Link(Protocol):
@@ -40,16 +42,24 @@ class LinkLost(Exception):
 async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> None:
     """Make the other side of a link a member of a room until it leaves or is closed."""
     woken = asyncio.Event()
-    connection = Connection(hub.limits, woken.set, hub.clock.monotonic, peer)
+    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake() -> None:
+        woken.set()
+        if connection.closing is not None and not closed.done():
+            closed.set_result(None)
+
+    connection = Connection(hub.limits, wake, hub.clock.monotonic, peer)
     connection.join(room, codec)
     try:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read(hub, connection, link))
             writing = tasks.create_task(_write(connection, link, woken))
-            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading, writing, closed), return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
-            if connection.closing is None:
-                writing.cancel()
+            if connection.closing is not None:  # It is told why, unless it does not read.
+                await asyncio.wait((writing,), timeout=CLOSE_SECONDS)
+            writing.cancel()
     finally:
         connection.lost()
 

@@ -121,7 +121,7 @@ class Room:
         self.unsaved = 0
         """Turns given to the writer and not committed yet."""
         self.logged = 0
-        """Rows given to the writer since somebody last looked, and set it to 0."""
+        """Rows replayed or logged since somebody last considered compaction, and set it to 0."""
         self._writer = writer
         self._source = source
         self._clock = clock
@@ -214,8 +214,8 @@ class Room:
         anything.
 
         Raises:
-            UpdateRefused: it is malformed, or builds upon something that the document does not
-            hold. LimitReached: the document would become too large.
+            UpdateRefused: it is malformed, or builds upon something that the document lacks.
+            LimitReached: the document would become too large.
         """
         applied, shape, update = self._try(update)
         if applied is Applied.PENDING:

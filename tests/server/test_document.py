@@ -1,8 +1,10 @@
 """The document: what it takes, what it refuses, and that it never says what is not so."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pycrdt
 import pytest
 
 from plait.server.document import Applied, Document, difference, merge
@@ -267,29 +269,48 @@ def test_subdocuments_are_encoded_as_they_came() -> None:
     assert again.equals(made)
 
 
-def test_a_document_with_subdocuments_is_freed() -> None:
-    """pycrdt alone keeps it for ever: the subdocument and its parent hold each other."""
-    author = Author(1)
-    for _ in range(200):
-        author.text.insert(0, "ab")
-        author.take()
-    state = merge([author.state(), subdocuments(50)])
+def remaining_bytes(load: Callable[[], None]) -> int:
+    """Return by how much the process grows while documents are loaded and let go of."""
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-    def load() -> None:
-        made = document(state)
-        assert made.encode()
-        made.close()
 
     for _ in range(20):
         load()
     before = resident()
     for _ in range(200):
         load()
-    grown = resident() - before
-    assert grown < 2 << 20, f"{grown >> 20} MB remain"
+    return resident() - before
+
+
+def many_blocks() -> bytes:
+    author = Author(1)
+    for _ in range(200):
+        author.text.insert(0, "ab")
+        author.take()
+    return author.state()
+
+
+def test_a_document_with_subdocuments_is_freed() -> None:
+    """pycrdt alone keeps it for ever: the subdocument and its parent hold each other."""
+    state = merge([many_blocks(), subdocuments(50)])
+
+    def load() -> None:
+        made = document(state)
+        assert made.encode()
+        made.close()
+
+    assert remaining_bytes(load) < 2 << 20
+
+
+def test_a_document_that_is_merely_dropped_is_freed() -> None:
+    """A load that fails half-way, or a room whose document was deleted, closes nothing."""
+    state = many_blocks()
+
+    def load() -> None:
+        assert document(state).encode()
+
+    assert remaining_bytes(load) < 2 << 20
 
 
 def test_an_update_that_is_known_in_part_is_cut() -> None:
@@ -326,3 +347,19 @@ def test_a_big_int_survives_a_cut() -> None:
     made = document(bytes.fromhex("0101070028010161016e017d01" + "00"))
     assert made.apply(both)[0] is Applied.CHANGED
     assert bytes.fromhex("7a0020000000000001") in made.encode()
+
+
+def test_a_document_that_cannot_be_built_anew_is_broken_and_never_empty() -> None:
+    """Cutting a character builds it anew; it stayed empty, and was handed out, when that failed."""
+    made = document(HALF_EMOJI[0])
+    apply = made._to_pycrdt
+    made._to_pycrdt = lambda update: apply(b"\xff")  # type: ignore[method-assign]
+    with pytest.raises(DocumentBroken):
+        made.apply(HALF_EMOJI[1])
+
+
+def test_a_state_that_lacks_what_is_known_is_never_handed_out() -> None:
+    made = document(Author(1).type("hello"))
+    made._start(pycrdt.Doc())
+    with pytest.raises(DocumentBroken, match="is not the document's state"):
+        made.encode()

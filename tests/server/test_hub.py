@@ -199,6 +199,24 @@ async def test_thousands_of_empty_rooms_leave_nothing_behind() -> None:
         assert await hub.store.documents() == []
 
 
+@pytest.mark.parametrize(("typed", "considered"), [(0, []), (3, ["a"])])
+async def test_only_a_room_with_a_log_is_considered_for_compaction(
+    monkeypatch: pytest.MonkeyPatch, typed: int, considered: list[str]
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(Compactor, "consider", lambda self, name: names.append(name))
+    store = FaultyStore()
+    author = Author(1)
+    for number in range(typed):
+        await store.append([Update("a", author.type(f"{number}"))])
+    async with running(store) as hub:
+        async with hub.room("a"):
+            pass
+        clock_of(hub).now += 31
+        hub.tick()
+    assert names == considered
+
+
 # Other writers of the same store
 
 

@@ -1,57 +1,92 @@
-"""One client's messages never keep the loop from the others."""
+"""The two tasks of a socket: neither outlives the other, whatever the other side does."""
 
 import asyncio
-from collections.abc import Iterator
+
+import pytest
 
 from plait.persistence import CompactionPolicy, Writer
 from plait.persistence.memory import MemoryStore
+from plait.server import pump as pumping
 from plait.server.compaction import Compactor
-from plait.server.hub import Hub, SystemClock
+from plait.server.errors import PlaitError, TextRefused
+from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.pump import LinkLost, pump
 from plait.server.wire.ywebsocket import YWEBSOCKET
-from tests.support.authors import Author
-
-MESSAGES = 5_000
+from tests.support.deadlines import eventually
 
 
-class FullLink:
-    """A link on which all messages have arrived already, so that reading never waits. Implements
-    `pump.Link`.
-    """
+class FakeLink:
+    """The other side, as the test wants it. Unrealistic: it has no buffers."""
 
-    def __init__(self, messages: Iterator[bytes]) -> None:
-        self._messages = messages
+    def __init__(self, *, reads: bool = True) -> None:
+        self.sent: list[bytes] = []
+        self.closed: tuple[int, str] | None = None
+        self.frames: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._reads = reads
 
     async def receive(self) -> bytes:
-        for message in self._messages:
-            return message
-        raise LinkLost
+        frame = await self.frames.get()
+        if isinstance(frame, Exception):
+            raise frame
+        return frame
 
     async def send(self, frame: bytes) -> None:
-        pass
+        self.sent.append(frame)
+        if not self._reads:
+            await asyncio.Event().wait()
 
     async def close(self, code: int, reason: str) -> None:
-        pass
+        self.closed = code, reason
 
 
-async def test_a_client_with_much_to_say_lets_the_others_speak() -> None:
-    store, limits, clock = MemoryStore(), Limits(), SystemClock()
-    await store.open()
-    compactor = Compactor(store, CompactionPolicy(), limits, clock.wall_ms)
-    async with Hub(store, Writer(store), compactor, limits, clock=clock) as hub:
-        author, turns = Author(1), 0
-        messages = (YWEBSOCKET.sync_update(author.type("word ")) for _ in range(MESSAGES))
+def hub() -> Hub:
+    store, limits = MemoryStore(), Limits()
+    compactor = Compactor(store, CompactionPolicy(), limits, lambda: 0)
+    return Hub(store, Writer(store), compactor, limits)
 
-        async def speak() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
 
-        speaking = asyncio.create_task(speak())
-        async with hub.room("room") as room:
-            await pump(hub, room, YWEBSOCKET, FullLink(messages), "test")
-        speaking.cancel()
-    # About a second of work, and a turn for the others every two milliseconds.
-    assert turns > 20
+async def serve(running: Hub, link: FakeLink) -> None:
+    async with running.room("a") as room:
+        await pump(running, room, YWEBSOCKET, link, "test")
+
+
+async def test_who_leaves_is_forgotten() -> None:
+    async with hub() as running, asyncio.timeout(10):
+        link = FakeLink()
+        link.frames.put_nowait(LinkLost())
+        await serve(running, link)
+        assert not running.rooms()["a"].members
+        assert link.closed is None
+
+
+async def test_what_is_no_frame_is_answered_with_a_close_code() -> None:
+    async with hub() as running, asyncio.timeout(10):
+        link = FakeLink()
+        link.frames.put_nowait(TextRefused("send binary frames"))
+        await serve(running, link)
+        assert link.closed == (1003, "send binary frames")
+
+
+async def test_who_is_closed_from_within_is_told_why() -> None:
+    async with hub() as running, asyncio.timeout(10):
+        link = FakeLink()
+        serving = asyncio.create_task(serve(running, link))
+        await eventually(lambda: link.sent)
+        running.rooms()["a"].close(PlaitError("enough"))
+        await serving
+        assert link.closed == (1011, "enough")
+
+
+async def test_who_reads_nothing_and_says_nothing_is_let_go_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closing waited for the send, and the send for the reader: the room was held for ever."""
+    monkeypatch.setattr(pumping, "CLOSE_SECONDS", 0.01)
+    async with hub() as running, asyncio.timeout(10):
+        link = FakeLink(reads=False)
+        serving = asyncio.create_task(serve(running, link))
+        await eventually(lambda: link.sent)
+        running.rooms()["a"].close(PlaitError("you read too slowly"))
+        await serving
+        assert not running.rooms()["a"].members
