@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_docs(commands)
     commands.begin("stores")
     _add_store(commands)
+    commands.begin("measuring")
+    _add_bench(commands)
     parser.epilog = commands.overview()
     return parser
 
@@ -349,6 +351,29 @@ async def _restore(command: "Command", parsed: argparse.Namespace) -> int:
     from plait.server.cli_store import restore_store
 
     return await restore_store(command, parsed.backup, parsed.names)
+
+
+# plait bench
+
+
+def _add_bench(commands: _Commands) -> None:
+    from plait.server.cli_bench import add_options
+
+    parser = commands.add(
+        "bench",
+        "play many editors against a server",
+        "Play many editors against a server, and show how fast edits arrive and are acknowledged. "
+        "Writes into rooms that nobody else uses, and leaves them behind. "
+        "Exits with 1 if an edit or an editor was lost.",
+    )
+    add_options(parser)
+    parser.set_defaults(run=_bench)
+
+
+def _bench(parsed: argparse.Namespace) -> int:
+    from plait.server.cli_bench import bench
+
+    return bench(parsed)
 
 
 # What the commands on a store have in common

@@ -1,0 +1,1 @@
+"""Measures Plait beside its peers, for `scripts/bench`; docs/benchmarks.md tells the method."""
