@@ -50,6 +50,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._content = _Content()
         self._own = OwnSequences()
+        self._known: dict[str, _Document] = {}
+        """Documents that were loaded or appended to here, to notice that a sibling purged them."""
 
     def sibling(self) -> "MemoryStore":
         """Return another store with the same content, as another process would have it open."""
@@ -70,7 +72,9 @@ class MemoryStore:
         """Append all updates or none."""
         for update in updates:
             update.document.encode()  # as a database does, refuse what is not Unicode text
-            self._live(update.document)
+        for update in updates:
+            if self._live(update.document) is None and self._known.pop(update.document, None):
+                raise DocumentDeleted.of(update.document)
         first = self._content.seq + 1
         for update in updates:
             self._append(update)
@@ -83,6 +87,7 @@ class MemoryStore:
         if document is None:
             document = _Document(update.at_ms, update.at_ms)
             self._content.documents[update.document] = document
+        self._known[update.document] = document
         self._content.seq += 1
         document.modified_ms = max(document.modified_ms, update.at_ms)
         document.log.append(
@@ -94,7 +99,11 @@ class MemoryStore:
     async def load(self, document: str) -> Stored:
         """Return a document as it is."""
         found = self._live(document)
-        return Stored(document, found.snapshot, found.tail()) if found else Stored(document)
+        if found is None:
+            self._known.pop(document, None)
+            return Stored(document)
+        self._known[document] = found
+        return Stored(document, found.snapshot, found.tail())
 
     async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
         """Return a page of a document's whole log."""
@@ -202,6 +211,7 @@ class MemoryStore:
         ]
         for name in names:
             del self._content.documents[name]
+        self._known.clear()
         return len(names)
 
     async def backup(self, target: Path, progress: Progress | None = None) -> None:

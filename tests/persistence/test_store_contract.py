@@ -191,6 +191,20 @@ async def test_a_name_purged_and_used_again_by_another_is_a_new_document(
     assert list(await store.check()) == []
 
 
+async def test_what_builds_upon_a_document_that_another_purged_is_refused_once(
+    store: Store, other: Store
+) -> None:
+    """Its content is gone. The memory store did not know of that rule, which the model found."""
+    await fill(store, "a", 3)
+    await other.delete("a", 1)
+    await other.purge(document="a")
+    with pytest.raises(DocumentDeleted):
+        await store.append([update("x", "not this either"), update("a", "late")])
+    assert await contents(store, "x") == []
+    await store.append([update("a", "new")])
+    assert await contents(store, "a") == [b"new"]
+
+
 async def test_delete_and_undelete_tell_whether_they_did_something(store: Store) -> None:
     assert not await store.delete("a", 1)
     assert not await store.undelete("a")
