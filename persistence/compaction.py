@@ -26,7 +26,7 @@ class CompactionPolicy:
 
     tail_updates_max: int = 500
     """Rows after the snapshot that are never worth a new one."""
-    tail_bytes_max: int = 1 << 20
+    tail_bytes_max: int = 128 << 10
     """Bytes after the snapshot that are never worth a new one."""
     tail_ratio: float = 0.25
     """What replaying the tail costs, at least, relative to the snapshot that would be rewritten."""

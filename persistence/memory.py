@@ -73,7 +73,8 @@ class MemoryStore:
         for update in updates:
             update.document.encode()  # as a database does, refuse what is not Unicode text
         for update in updates:
-            if self._live(update.document) is None and self._known.pop(update.document, None):
+            if self._live(update.document) is None and update.document in self._known:
+                del self._known[update.document]
                 raise DocumentDeleted.of(update.document)
         first = self._content.seq + 1
         for update in updates:

@@ -75,6 +75,7 @@ class Writer:
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
         on_state: Callable[[WriterState], None] | None = None,
+        on_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._store = store
         self._interval_seconds = interval_seconds
@@ -85,10 +86,13 @@ class Writer:
         self._jitter = jitter
         """Gives numbers from 0 to 1, so that nodes do not retry in step."""
         self._on_state = on_state
+        self._on_commit = on_commit
+        """Told how many seconds each commit took."""
 
         self._queue: deque[_Entry] = deque()
         self._in_flight: list[_Entry] = []
         self._commit: asyncio.Task[Sequence[int]] | None = None
+        self._commit_begun = 0.0
         self._numbers = 0
         self._unsaved_updates = 0
         self._unsaved_bytes = 0
@@ -258,6 +262,7 @@ class Writer:
             if not self._in_flight:
                 return
             updates = [update for entry in self._in_flight for update in entry.updates]
+            self._commit_begun = asyncio.get_running_loop().time()
             self._commit = asyncio.ensure_future(self._store.append(updates))
             # First in line: when anybody who waits for the commit wakes up, it is settled.
             self._commit.add_done_callback(self._settle)
@@ -278,6 +283,8 @@ class Writer:
         error = asyncio.CancelledError() if commit.cancelled() else commit.exception()
         if error is None:
             self._recovered()
+            if self._on_commit is not None:
+                _call(self._on_commit, asyncio.get_running_loop().time() - self._commit_begun)
             self._succeed(entries, commit.result())
         elif isinstance(error, DocumentDeleted) and any(
             update.document == error.document for entry in entries for update in entry.updates

@@ -8,19 +8,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from plait.persistence import CompactionPolicy, StoreError, Writer, open_store
+from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
+from plait.server.admission import Admission, source_of
 from plait.server.api import Api
 from plait.server.compaction import Compactor
+from plait.server.counters import Counters
+from plait.server.direct import Sockets
 from plait.server.endpoint import Endpoint
 from plait.server.hub import Hub, SystemClock
 from plait.server.limits import Limits
+from plait.server.metrics import CONTENT_TYPE, Metrics
 from plait.server.origins import Origins
 from plait.server.settings import Settings
 from plait.web.pages import routes as page_routes
 
+PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 READY_SECONDS = 5.0
 """How long `/readyz` waits for the store before it says that it is away."""
 
@@ -34,13 +39,17 @@ class Plait:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = _limits(settings)
+        self.counters = Counters()
         clock = SystemClock()
         self.store = open_store(settings.store, serving=True)
         self.writer = Writer(
             self.store,
             interval_seconds=settings.commit_ms / 1000,
             unsaved_bytes_max=self.limits.unsaved_bytes_max,
+            on_state=self._count_full,
+            on_commit=self.counters.commit_seconds.observe,
         )
+        self._full = False
         self.compactor = Compactor(
             self.store,
             CompactionPolicy(history_days=settings.history_days),
@@ -55,7 +64,12 @@ class Plait:
             idle_seconds=settings.idle_seconds,
             memory_bytes_max=settings.memory_mb << 20,
             clock=clock,
+            counters=self.counters,
         )
+        self.admission = Admission(self.limits)
+        self.sockets = Sockets()
+        self.hub.ticked.append(self.sockets.tick)
+        self.metrics = Metrics(self.hub, self.admission, self.compactor)
         self.asgi = self._application()
 
     @asynccontextmanager
@@ -70,6 +84,8 @@ class Plait:
             stack.push_async_callback(self.store.close)
             await stack.enter_async_context(self.hub)
             stack.push_async_callback(self.drain)
+            watching = asyncio.create_task(self.metrics.watch_delay())
+            stack.callback(watching.cancel)
             yield
 
     async def drain(self) -> None:
@@ -87,12 +103,13 @@ class Plait:
                 yield
 
         origins = Origins(self.settings.allow_origin)
-        endpoint = Endpoint(self.hub, origins)
+        endpoint = Endpoint(self.hub, origins, self.admission, self.sockets)
         return Starlette(
             routes=[
                 WebSocketRoute("/ws/{name:path}", endpoint.under_ws),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                Route("/metrics", self._metrics),
                 *Api(self.hub, origins).routes(),
                 *page_routes(),
                 WebSocketRoute("/{name:path}", endpoint.bare),
@@ -129,6 +146,23 @@ class Plait:
         }
         return JSONResponse(body, 200 if reason is None else 503)
 
+    async def _metrics(self, request: Request) -> Response:
+        """Numbers for Prometheus. What comes through a proxy comes from elsewhere."""
+        host = request.client.host if request.client else None
+        proxied = any(header in request.headers for header in PROXY_HEADERS)
+        if not self.settings.metrics_public and (proxied or source_of(host) is not None):
+            return PlainTextResponse(
+                "metrics are told to this machine only; set metrics_public (--metrics-public) to "
+                "tell others",
+                403,
+            )
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    def _count_full(self, state: WriterState) -> None:
+        if state.full and not self._full:
+            self.counters.limits["unsaved_mb"] += 1
+        self._full = state.full
+
 
 def _limits(settings: Settings) -> Limits:
     message_bytes_max = settings.message_mb << 20
@@ -136,4 +170,10 @@ def _limits(settings: Settings) -> Limits:
         message_bytes_max=message_bytes_max,
         awareness_bytes_max=min(Limits().awareness_bytes_max, message_bytes_max),
         unsaved_bytes_max=settings.unsaved_mb << 20,
+        document_bytes_max=settings.document_mb << 20,
+        frames_per_second=settings.frames_per_second,
+        bytes_per_second=settings.mb_per_second << 20,
+        connections_max=settings.connections_max,
+        connections_per_address=settings.connections_per_address,
+        rooms_max=settings.rooms_max,
     )

@@ -102,7 +102,9 @@ class Awareness:
             return False
         if len(entry.state) > self._limits.awareness_state_bytes_max:
             limit = self._limits.awareness_state_bytes_max
-            raise LimitReached(f"a presence may have {limit} bytes, not {len(entry.state)}")
+            raise LimitReached(
+                f"a presence may have {limit} bytes, not {len(entry.state)}", limit="presence"
+            )
         if present is None or present.owner != owner:
             self._own(entry.client, owner)
             if present is not None:
@@ -114,7 +116,8 @@ class Awareness:
         owned = self._owned.setdefault(owner, set())
         if len(owned) >= self._limits.awareness_states_max:
             raise LimitReached(
-                f"one connection may tell of {self._limits.awareness_states_max} clients at most"
+                f"one connection may tell of {self._limits.awareness_states_max} clients at most",
+                limit="presence",
             )
         owned.add(client)
         self._tombstones.pop(client, None)

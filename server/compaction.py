@@ -52,6 +52,8 @@ class Compactor:
         self._wall_clock_ms = wall_clock_ms
         self._considered: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
+        self.compactions = 0
+        """Documents that it did something about since it runs."""
 
     def consider(self, name: str) -> None:
         """Have a document looked at, soon."""
@@ -65,7 +67,7 @@ class Compactor:
             name = await self._considered.get()
             self._queued.discard(name)
             try:
-                await self.compact(name)
+                self.compactions += await self.compact(name)
             except (StoreError, PlaitError) as error:
                 log.error("document %r was not compacted: %s", name, error)
             except Exception:

@@ -7,13 +7,16 @@ calls `receive` for every frame that arrives, and is woken when there is somethi
 frames one by one, and closes when `closing` is set and none are left.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 
-from plait.server.errors import CloseCode, DecodeError, PlaitError
+from plait.server.counters import Counters
+from plait.server.errors import DecodeError, PlaitError
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
+from plait.server.quota import Quota
 from plait.server.room import Room
 from plait.server.wire.messages import Codec
 
@@ -26,6 +29,10 @@ REASON_BYTES_MAX = 123
 def _only_room(frame: bytes) -> str:
     """Return the address of every frame in a dialect that has none."""
     return ""
+
+
+def _nobody() -> None:
+    """Wake nobody."""
 
 
 class Closing:
@@ -46,7 +53,23 @@ class Connection:
         address_of: tells from a frame which of the connection's rooms it is meant for.
         clock: seconds that only go forward.
         peer: what the log calls the other side.
+        counters: of the node.
+        outbox: where frames for the client go, if its shell has one of its own.
     """
+
+    __slots__ = (
+        "_address_of",
+        "_clock",
+        "_counters",
+        "_ended",
+        "_limits",
+        "_memberships",
+        "_quota",
+        "_wake",
+        "closing",
+        "outbox",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -55,8 +78,10 @@ class Connection:
         clock: Callable[[], float],
         peer: str = "-",
         address_of: Callable[[bytes], str] = _only_room,
+        counters: Counters | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
-        self.outbox = Outbox(limits, wake)
+        self.outbox = Outbox(limits, wake) if outbox is None else outbox
         self.closing: Closing | None = None
         self.peer = peer
         self._limits = limits
@@ -64,6 +89,10 @@ class Connection:
         self._clock = clock
         self._address_of = address_of
         self._memberships: dict[str, tuple[Room, Member]] = {}
+        self._quota = Quota(limits, clock())
+        self._counters = counters or Counters()
+        self._counters.opened += 1
+        self._ended = False
 
     # Rooms
 
@@ -80,6 +109,13 @@ class Connection:
         for room, member in memberships.values():
             room.leave(member)
         self.outbox.clear()
+        if not self._ended and self.closing is None:
+            self._counters.closed["client"] += 1
+        self._ended = True
+
+    def forget(self) -> None:
+        """Let go of its shell, which refers to it; nothing else may be done with it then."""
+        self._wake = self.outbox.wake = _nobody
 
     # Frames
 
@@ -87,9 +123,14 @@ class Connection:
         """Handle a frame from the other side. What is wrong with it closes this connection, and
         never raises.
         """
-        if self.closing is not None:
+        if self.closing is not None or self._ended:
             return
+        counters = self._counters
+        counters.frames_received += 1
+        counters.bytes_received += len(frame)
         try:
+            if self._quota.spend(len(frame)):
+                self._quota.refill(self._clock())
             membership = self._memberships.get(self._address_of(frame))
             if membership is None:
                 raise DecodeError("the message is addressed to a document that is not open here")
@@ -101,10 +142,30 @@ class Connection:
             log.exception("a message of %d bytes from %s failed", len(frame), self.peer)
             self.close(PlaitError("the server failed on this message"))
 
+    def spend(self, length: int) -> None:
+        """Count against its quota what came and is no message: pings, parts of messages."""
+        try:
+            if self._quota.spend(length):
+                self._quota.refill(self._clock())
+        except PlaitError as error:
+            self.close(error)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a message can't be handled now: a room loads its document anew, or still takes in
+        a large update of this client. See `ready`.
+        """
+        for room, member in self._memberships.values():
+            if not room.ready.is_set() or member.busy:
+                return True
+        return False
+
     async def ready(self) -> None:
-        """Wait until every room takes messages; one that reloads its document does not."""
-        for room, _ in list(self._memberships.values()):
+        """Wait until every room takes messages, which `waiting` says it does not."""
+        for room, member in list(self._memberships.values()):
             await room.ready.wait()
+            if member.intake is not None and not member.intake.done():
+                await asyncio.wait((member.intake,))
 
     def take(self) -> bytes | None:
         """Return the next frame to send, or None; brings the members up to date when the outbox has
@@ -121,15 +182,15 @@ class Connection:
     # The end
 
     def close(self, error: PlaitError) -> None:
-        """Close the socket and tell why; what is queued for it is dropped."""
-        self.close_with(error.close_code, str(error))
-
-    def close_with(self, code: CloseCode, reason: str) -> None:
-        """Close the socket with a code and a reason. The first call decides."""
+        """Close the socket and tell why; what is queued for it is dropped. The first call decides,
+        and after the end there is nothing to close.
+        """
         if self.closing is not None:
             return
-        self.closing = Closing(code, reason)
+        self.closing = Closing(error.close_code, str(error))
+        if not self._ended:
+            self._counters.close(error)
         rooms = ", ".join(repr(room.name) for room, _ in self._memberships.values())
-        log.info("closing %s in %s: %d %s", self.peer, rooms, code, reason)
+        log.info("closing %s in %s: %d %s", self.peer, rooms, error.close_code, error)
         self.lost()
         self._wake()

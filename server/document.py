@@ -16,12 +16,11 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from enum import Enum, auto
-from typing import Any
-from weakref import finalize
 
 import pycrdt
+from pycrdt import _pycrdt
 
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
@@ -56,21 +55,15 @@ class Applied(Enum):
     """It builds on something that the document does not hold; it was not applied."""
 
 
-class _Watch:
-    """Notes that a pycrdt document has changed. Knows no `Document`, which could not go then."""
-
-    changed = False
-
-    def __call__(self, event: pycrdt.TransactionEvent) -> None:
-        self.changed = True
-
-
 class Document:
     """A pycrdt document that only ever holds whole, checked, causally complete updates.
 
     Every method that changes or encodes may raise `DocumentBroken`; the document is of no more use
     then.
     """
+
+    remote = False
+    """Whether its content is in another process: see `plait.server.remote`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -84,11 +77,15 @@ class Document:
         """Whether subdocuments were kept from pycrdt."""
         self.memory_bytes = 4096
         """A guess at the memory that this takes, for the budget."""
-        self._start(pycrdt.Doc())
+        self.size_bytes = 0
+        """The encoded size: exact when it was last encoded, and since then the sum of the updates,
+        which is more than they add.
+        """
+        self._doc = _new()
 
     def close(self) -> None:
-        """Let go of the memory now; it goes with the object in any case."""
-        self._let_go()
+        """Let go of the memory now, which goes with the object otherwise. Nothing works then."""
+        del self._doc
 
     # Changing
 
@@ -108,12 +105,53 @@ class Document:
         known = self._known
         for client, first, end in shape.runs:
             if first < known.get(client, 0) < end:
-                update, shape = self._unknown_part(update, shape)
+                update, shape = unknown_part(update, shape, known, self._limits)
                 break
-        applied = self._readiness(shape)
+        applied = self.readiness(shape)
         if applied is Applied.CHANGED:
             applied = self._integrate(update, shape)
         return applied, shape, update
+
+    def readiness(self, shape: Shape) -> Applied:
+        """Return what would become of an update: `CHANGED` if it can be applied and may be new."""
+        known = self._known
+        ends: dict[int, int] = {}
+        new = shape.deletes
+        for client, first, end in shape.runs:
+            have = ends.get(client) or known.get(client, 0)
+            if first > have:
+                return Applied.PENDING
+            if end > have:
+                new = True
+                ends[client] = end
+        for client, clock in shape.needs.items():
+            if clock > known.get(client, 0) and clock > ends.get(client, 0):
+                return Applied.PENDING
+        return Applied.CHANGED if new else Applied.KNOWN
+
+    def apply_part(self, part: bytes, shape: Shape) -> bool:
+        """Apply a part of a large update (`plait.server.cutting`), of which the whole was ready and
+        all parts before this one were applied; return whether anything changed.
+
+        Raises:
+            UpdateRefused, LimitReached, DocumentBroken: like `apply`; the document has got a part
+                of the update then, and is of no more use.
+        """
+        if self.readiness(shape) is Applied.PENDING:
+            raise DocumentBroken("a part of an update builds upon a later one")
+        return self._integrate(part, shape) is Applied.CHANGED
+
+    def check_types(self, shape: Shape) -> None:
+        """Check that the document has room for the shared types that an update brings in.
+
+        Raises:
+            LimitReached: it has not.
+        """
+        if self._types + shape.types > self._limits.nested_types_max:
+            raise LimitReached(
+                f"a document may have {self._limits.nested_types_max} shared types; split it up",
+                limit="shared_types",
+            )
 
     def expect_torn(self, pairs: Set[tuple[int, int]]) -> None:
         """Tell of surrogate pairs that updates yet to be loaded cut, so that they come in torn.
@@ -122,26 +160,26 @@ class Document:
         """
         self._torn |= pairs
 
-    def load_slice(self, update: bytes, *, lossy: bool) -> None:
+    def load_slice(self, update: bytes, *, lossy: bool, astral: bool) -> None:
         """Apply a slice of a snapshot that Plait wrote, and checked when it was written.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
+            astral: whether it has characters beyond U+FFFF.
         """
+        if lossy:
+            self._originals.update(originals.collect(update))
+        if astral:
+            self._pairs |= surrogates.pairs(update) - self._torn
         given = self._without_subdocuments(update) if lossy else update
         self._to_pycrdt(surrogates.rewrite(given, self._torn) if self._torn else given)
         self.memory_bytes += BYTES_PER_ENCODED_BYTE * len(update)
+        self.size_bytes += len(update)
 
-    def slices_loaded(self, *, types: int, lossy: Iterable[bytes], astral: Iterable[bytes]) -> None:
-        """Tell that all slices are in, how many shared types they hold, and which of them need
-        mending.
-        """
-        self._known = decode_state_vector(self._doc.get_state())
+    def slices_loaded(self, types: int) -> None:
+        """Tell that all slices are in, and how many shared types they hold."""
+        self._known = decode_state_vector(self.state_vector())
         self._types = types
-        for update in lossy:
-            self._originals.update(originals.collect(update))
-        for update in astral:
-            self._pairs |= surrogates.pairs(update) - self._torn
 
     # Reading
 
@@ -160,9 +198,30 @@ class Document:
         """Whether it holds characters beyond U+FFFF."""
         return bool(self._pairs)
 
+    @property
+    def measured(self) -> bool:
+        """Whether `size_bytes` is exact."""
+        return self._full is not None
+
     def state_vector(self) -> bytes:
         """Return the encoded state vector."""
-        return self._doc.get_state()
+        transaction = self._doc.create_transaction()
+        try:
+            return self._doc.get_state(transaction)
+        finally:
+            transaction.drop()
+
+    def adds(self, update: bytes) -> bool:
+        """Whether an update would bring in anything new; deletions do not.
+
+        Raises:
+            UpdateRefused: it is not an update.
+        """
+        return self.lacks(inspect(update, any_depth_max=self._limits.any_depth_max))
+
+    def lacks(self, shape: Shape) -> bool:
+        """Whether an update of this shape would bring in anything new; deletions do not."""
+        return any(end > self._known.get(client, 0) for client, _, end in shape.runs)
 
     def clocks(self) -> dict[int, int]:
         """Return the state vector as clocks by client; the caller may change it."""
@@ -191,6 +250,7 @@ class Document:
             if state_vector_of(encoded) != self._known:
                 raise DocumentBroken("the encoded state is not the document's state")
             self._full = self.mended(encoded)
+            self.size_bytes = len(self._full)
         return self._full
 
     def mended(self, encoded: bytes) -> bytes:
@@ -216,71 +276,39 @@ class Document:
         )
 
     def _delete_set(self) -> bytes:
-        return self._encoded(self._doc.get_state())
+        return self._encoded(self.state_vector())
 
     # How an update becomes part of the document
 
-    def _readiness(self, shape: Shape) -> Applied:
-        """Return `CHANGED` for an update that can be integrated and may be new."""
-        known = self._known
-        ends: dict[int, int] = {}
-        new = shape.deletes
-        for client, first, end in shape.runs:
-            have = ends.get(client) or known.get(client, 0)
-            if first > have:
-                return Applied.PENDING
-            if end > have:
-                new = True
-                ends[client] = end
-        for client, clock in shape.needs.items():
-            if clock > known.get(client, 0) and clock > ends.get(client, 0):
-                return Applied.PENDING
-        return Applied.CHANGED if new else Applied.KNOWN
-
-    def _unknown_part(self, update: bytes, shape: Shape) -> tuple[bytes, Shape]:
-        """Cut off what is known.
-
-        pycrdt and Yjs do so too, but not alike if a liar has put other content into the known part:
-        then documents would differ for ever, or a client throws. So all are given the same cut.
-        """
-        known = {client: self._known.get(client, 0) for client, _, _ in shape.runs}
-        torn = surrogates.broken(surrogates.pairs(update), set(known.items()))
-        part = difference(surrogates.rewrite(update, torn), encode_state_vector(known))
-        if not shape.lossless:
-            part = originals.put_back(part, originals.collect(update))
-        return part, inspect(part, any_depth_max=self._limits.any_depth_max)
-
     def _integrate(self, update: bytes, shape: Shape) -> Applied:
-        if self._types + shape.types > self._limits.nested_types_max:
-            raise LimitReached(
-                f"a document may have {self._limits.nested_types_max} shared types; split it up"
-            )
+        self.check_types(shape)
         if not shape.lossless:
             self._originals.update(originals.collect(update))
         given = update if shape.lossless else self._without_subdocuments(update)
         if shape.astral or self._pairs:
             given = self._without_cut_pairs(given)
-        self._watch.changed = False
-        self._to_pycrdt(given)
-        new = False
+        known = self._known
+        new = any(end > known.get(client, 0) for client, _, end in shape.runs)
+        # New structs are a change; whether a deletion is one, only pycrdt knows.
+        changed = self._to_pycrdt(given, watch=not new) or new
         for client, _, end in shape.runs:
-            if end > self._known.get(client, 0):
-                self._known[client] = end
-                new = True
+            if end > known.get(client, 0):
+                known[client] = end
         if len(shape.runs) > 1:
             self._check_integrated(shape)
-        if not (new or self._watch.changed):
+        if not changed:
             return Applied.KNOWN
         self._types += shape.types
         self._full = None
         self.memory_bytes += BYTES_PER_BLOCK + len(update)
+        self.size_bytes += len(update)
         return Applied.CHANGED
 
     def _check_integrated(self, shape: Shape) -> None:
         """Notice structs of several clients that wait for one another in a circle, which no genuine
         client makes.
         """
-        state = decode_state_vector(self._doc.get_state())
+        state = decode_state_vector(self.state_vector())
         if any(state.get(client, 0) < end for client, _, end in shape.runs):
             raise DocumentBroken("the update's structs wait for one another")
 
@@ -302,8 +330,7 @@ class Document:
         return surrogates.rewrite(update, torn) if torn else update
 
     def _build_anew(self, state: bytes) -> None:
-        self.close()
-        self._start(pycrdt.Doc())
+        self._doc = _new()
         try:
             self._to_pycrdt(state)
         except UpdateRefused as error:  # of its own state, and now it is empty
@@ -311,26 +338,46 @@ class Document:
 
     # The one place that calls into Rust
 
-    def _start(self, doc: "pycrdt.Doc[Any]") -> None:
-        self._doc = doc
-        self._watch = _Watch()
-        # pycrdt never frees a document that is observed and merely dropped.
-        self._let_go = finalize(self, doc.unobserve, doc.observe(self._watch))
-        self._let_go.atexit = False
-
-    def _to_pycrdt(self, update: bytes) -> None:
+    def _to_pycrdt(self, update: bytes, *, watch: bool = False) -> bool:
+        """Apply an update; return whether that changed anything, if `watch`ed."""
+        doc = self._doc
+        changes: list[object] = []
+        # An observer is told what has changed, encoded, which costs more than applying it.
+        watching = doc.observe(changes.append) if watch else None
         try:
-            self._doc.apply_update(update)
+            transaction = doc.create_transaction()
+            try:
+                doc.apply_update(transaction, update)
+                transaction.commit()
+            finally:
+                transaction.drop()
         except ValueError as error:  # it could not decode the update, and changed nothing
             raise UpdateRefused(f"not a Yjs update: {error}") from None
         except BaseException as error:
             raise _broken(error) from error
+        finally:
+            if watching is not None:  # pycrdt never frees a document that is observed
+                watching.drop()
+        return bool(changes)
 
     def _encoded(self, state_vector: bytes) -> bytes:
         try:
-            return self._doc.get_update(state_vector)
+            transaction = self._doc.create_transaction()
+            try:
+                return self._doc.get_update(transaction, state_vector)
+            finally:
+                transaction.drop()
         except BaseException as error:
             raise _broken(error) from error
+
+
+def _new() -> _pycrdt.Doc:
+    """Return an empty document.
+
+    It is what `pycrdt.Doc` wraps: without the wrapper's bookkeeping for several threads, observers
+    and Python objects an update takes a third of the time.
+    """
+    return _pycrdt.Doc(None, None, None)
 
 
 def merge(updates: Sequence[bytes]) -> bytes:
@@ -363,6 +410,23 @@ def difference(update: bytes, state_vector: bytes) -> bytes:
         raise UpdateRefused(f"not a Yjs update: {error}") from None
     except BaseException as error:
         raise _broken(error) from error
+
+
+def unknown_part(
+    update: bytes, shape: Shape, known: Mapping[int, int], limits: Limits
+) -> tuple[bytes, Shape]:
+    """Cut off from an update what a document with these clocks knows; return the rest and its
+    shape.
+
+    pycrdt and Yjs do so too, but not alike if a liar has put other content into the known part:
+    then documents would differ for ever, or a client throws. So all are given the same cut.
+    """
+    clocks = {client: known.get(client, 0) for client, _, _ in shape.runs}
+    torn = surrogates.broken(surrogates.pairs(update), set(clocks.items()))
+    part = difference(surrogates.rewrite(update, torn), encode_state_vector(clocks))
+    if not shape.lossless:
+        part = originals.put_back(part, originals.collect(update))
+    return part, inspect(part, any_depth_max=limits.any_depth_max)
 
 
 def state_vector_of(update: bytes) -> dict[int, int]:

@@ -11,8 +11,11 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from plait.server.errors import BadRoomName, PlaitError, TextRefused
-from plait.server.hub import Hub
+from plait.server.admission import Admission, Ticket
+from plait.server.direct import DirectSocket, Sockets
+from plait.server.errors import BadRoomName, CloseCode, MessageTooBig, PlaitError, TextRefused
+from plait.server.handover import EXTENSION
+from plait.server.hub import Hub, Lease
 from plait.server.origins import Origins
 from plait.server.pump import LinkLost, pump
 from plait.server.wire.ywebsocket import YWEBSOCKET
@@ -21,9 +24,11 @@ from plait.server.wire.ywebsocket import YWEBSOCKET
 class Endpoint:
     """Serve y-websocket clients under `/ws/NAME`, or under any path that no other route takes."""
 
-    def __init__(self, hub: Hub, origins: Origins) -> None:
+    def __init__(self, hub: Hub, origins: Origins, admission: Admission, sockets: Sockets) -> None:
         self._hub = hub
+        self._sockets = sockets
         self._origins = origins
+        self._admission = admission
 
     async def under_ws(self, websocket: WebSocket) -> None:
         """Serve the room that is named after `/ws/`."""
@@ -36,16 +41,43 @@ class Endpoint:
     async def _serve(self, websocket: WebSocket, prefix: str) -> None:
         try:
             self._origins.check(websocket)
-            async with self._hub.room(room_name(websocket, prefix)) as room:
-                # A client that offers subprotocols gives up unless the server selects one.
-                await websocket.accept(next(iter(websocket.scope["subprotocols"]), None))
-                client = websocket.client
-                peer = f"{client.host}:{client.port}" if client else "-"
-                await pump(self._hub, room, YWEBSOCKET, _WebSocketLink(websocket), peer)
+            host = websocket.client.host if websocket.client else None
+            ticket = self._admission.enter(host)
+            try:
+                lease = await self._hub.lease(room_name(websocket, prefix))
+            except BaseException:
+                ticket.release()
+                raise
+            await self._carry(websocket, lease, ticket)
         except PlaitError as error:
+            self._hub.counters.refuse(error)
             await _refuse(websocket, error)
         except WebSocketDisconnect:
             pass  # It was gone before it was accepted.
+
+    async def _carry(self, websocket: WebSocket, lease: Lease, ticket: Ticket) -> None:
+        """Accept the socket, and let go of lease and ticket when it ends: here, or, if the server
+        hands sockets over, long after this has returned.
+        """
+        # A client that offers subprotocols gives up unless the server selects one.
+        subprotocol = next(iter(websocket.scope["subprotocols"]), None)
+        peer = "{}:{}".format(*websocket.client) if websocket.client else "-"
+        hand_over = websocket.scope.get("extensions", {}).get(EXTENSION)
+        try:
+            if hand_over is None:
+                await websocket.accept(subprotocol)
+                link = _WebSocketLink(websocket)
+                await pump(self._hub, lease.room, YWEBSOCKET, link, peer)
+            else:
+                socket = DirectSocket(self._hub, self._sockets, lease, YWEBSOCKET, peer, ticket)
+                if hand_over(socket, subprotocol):
+                    return
+        except BaseException:
+            lease.release()
+            ticket.release()
+            raise
+        lease.release()
+        ticket.release()
 
 
 class _WebSocketLink:
@@ -57,6 +89,8 @@ class _WebSocketLink:
     async def receive(self) -> bytes:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
+            if message.get("code") == CloseCode.TOO_BIG:  # uvicorn has closed it
+                raise MessageTooBig("a message above message_mb")
             raise LinkLost
         frame: bytes | None = message.get("bytes")
         if frame is None:

@@ -7,6 +7,7 @@
     │   ├── MessageTooBig          a message above the size limit
     │   ├── TextRefused            a text frame where the dialects are binary
     │   ├── LimitReached           something of this client's has reached its limit
+    │   │   └── DocumentFull       the document has reached its size; only deletions are accepted
     │   ├── BadRoomName            a room name that is empty, too long or not UTF-8
     │   ├── BadRequest             a REST request that can't be understood
     │   └── NotAllowed             a web page of another origin, or something that needs a right
@@ -15,6 +16,7 @@
     ├── DocumentGone               the document was deleted
     ├── DocumentBroken             pycrdt raised what it must not; the document is rebuilt
     ├── RoomUnavailable            the document can't be loaded now
+    │   └── ServerFull             this node has all the connections or rooms that it may have
     ├── ServerStopping             the server is draining
     └── ConfigError                a setting that can't be used
 
@@ -52,6 +54,11 @@ class PlaitError(Exception):
     status: ClassVar[int] = 500
     retry: ClassVar[bool] = True
 
+    def __init__(self, message: str = "", *, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
+        """The limit that was reached, if it was one: one of `plait.server.counters.LIMITS`."""
+
 
 class ClientError(PlaitError):
     """Raised when what a client sent can't be accepted; only that client is closed."""
@@ -78,6 +85,9 @@ class MessageTooBig(ClientError):
     close_code = CloseCode.TOO_BIG
     status = 413
 
+    def __init__(self, message: str = "", *, limit: str = "message_mb") -> None:
+        super().__init__(message, limit=limit)
+
 
 class TextRefused(ClientError):
     """Raised when a client sends a text frame; every dialect is binary."""
@@ -90,6 +100,15 @@ class LimitReached(ClientError):
 
     close_code = CloseCode.LIMIT_REACHED
     status = 429
+
+
+class DocumentFull(LimitReached):
+    """Raised when an update would make a document larger than `Limits.document_bytes_max`.
+
+    A socket stays open: it is told, reads on, and may delete. See `plait.server.room`.
+    """
+
+    status = 413
 
 
 class BadRoomName(ClientError):
@@ -140,6 +159,10 @@ class RoomUnavailable(PlaitError):
 
     close_code = CloseCode.TRY_AGAIN_LATER
     status = 503
+
+
+class ServerFull(RoomUnavailable):
+    """Raised when this node has as many connections or rooms as it may; others may have places."""
 
 
 class ServerStopping(PlaitError):

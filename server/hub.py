@@ -16,14 +16,18 @@ Rules:
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
 
 from plait.persistence import DocumentDeleted, LoggedUpdate, Store, StoreError, Writer
+from plait.server.answers import IDLE_SECONDS as STATE_IDLE_SECONDS
+from plait.server.changes import Clock
 from plait.server.compaction import Compactor
+from plait.server.counters import Counters
 from plait.server.document import Document
 from plait.server.errors import (
     BadRoomName,
@@ -31,13 +35,15 @@ from plait.server.errors import (
     DocumentGone,
     PlaitError,
     RoomUnavailable,
+    ServerFull,
     ServerStopping,
     UpdateRefused,
 )
 from plait.server.limits import Limits
 from plait.server.loading import Loader
 from plait.server.memory import give_back
-from plait.server.room import Clock, Room
+from plait.server.room import Room
+from plait.server.source import RoomSource, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +54,10 @@ LOGGED_MAX = 200
 """Rows that an open room logs before it is considered for compaction."""
 DELETE_SECONDS = 30.0
 """How long a deletion waits for the store to take what is on its way."""
+ROOMS_FREED = 0.01
+"""What part of all rooms makes way at once when there are too many, since finding them takes a
+while.
+"""
 GIVE_BACK_BYTES = 1 << 20
 """Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
 
@@ -84,20 +94,26 @@ class _Entry:
         return self.room.result() if self.room.done() and not self.room.exception() else None
 
 
-class _Source:
-    """What a room gets from the store when pycrdt fails; implements `room.Source`."""
+def _end_lease(entry: _Entry, clock: Clock) -> None:
+    entry.leases -= 1
+    entry.idle_since = clock.monotonic()
 
-    def __init__(self, hub: "Hub", name: str) -> None:
-        self._hub = hub
-        self._name = name
 
-    def document(self) -> "asyncio.Future[Document]":
-        """Load the document anew."""
-        return self._hub.start(self._hub.reload(self._name))
+class Lease:
+    """Keeps a room open until it is released."""
 
-    def missing(self, state_vector: bytes) -> "asyncio.Future[bytes]":
-        """Return from the log what a holder of the state vector misses."""
-        return self._hub.start(self._hub.loader.missing(self._name, state_vector))
+    __slots__ = ("_clock", "_entry", "room")
+
+    def __init__(self, room: Room, entry: _Entry, clock: Clock) -> None:
+        self.room = room
+        self._entry: _Entry | None = entry
+        self._clock = clock
+
+    def release(self) -> None:
+        """Let go of the room. A second time there is nothing to do."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            _end_lease(entry, self._clock)
 
 
 class Hub:
@@ -119,17 +135,25 @@ class Hub:
         idle_seconds: float = 30.0,
         memory_bytes_max: int = 1 << 30,
         clock: Clock | None = None,
+        counters: Counters | None = None,
     ) -> None:
+        self.counters = counters or Counters()
         self.store = store
         self.writer = writer
         self.limits = limits
         self.clock: Clock = clock or SystemClock()
         self.loader = Loader(store, writer, limits)
         self.stopping = False
+        self.ticked: list[Callable[[], None]] = []
+        """Called about once a second."""
         self._compactor = compactor
         self._idle_seconds = idle_seconds
         self._memory_bytes_max = memory_bytes_max
         self._entries: dict[str, _Entry] = {}
+        self._loads = asyncio.Semaphore(limits.loads_max)
+        self._uploads = Uploads(limits)
+        self._crowded = False
+        """Whether no room can make way for another, as far as is known until the next tick."""
         self._followed = 0
         self._ticks = 0
         self._tasks = asyncio.TaskGroup()
@@ -155,10 +179,21 @@ class Hub:
     ) -> None:
         for task in self._running:
             task.cancel()
+        self._end_processes()  # so that nothing waits for them
         if kind is asyncio.CancelledError:
             await self._tasks.__aexit__(kind, error, traceback)
         else:  # A task group would wrap in a group what is not its own, a StoreError of `drain`.
             await self._tasks.__aexit__(None, None, None)
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        for room in self.rooms().values():
+            if room.document.remote:
+                room.document.close()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine as a task of the hub's, which its owner may cancel."""
+        return self._tasks.create_task(work)
 
     def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
         """Run a coroutine as a task of the hub's; its failure concerns the future alone."""
@@ -185,12 +220,21 @@ class Hub:
 
     @asynccontextmanager
     async def room(self, name: str) -> AsyncIterator[Room]:
-        """Hold a room for the length of a `with`, loading it if need be.
+        """Hold a room for the length of a `with`, loading it if need be; raises like `lease`."""
+        lease = await self.lease(name)
+        try:
+            yield lease.room
+        finally:
+            lease.release()
+
+    async def lease(self, name: str) -> "Lease":
+        """Hold a room until the lease is released, loading it if need be.
 
         Raises:
             BadRoomName: the name can't be a room's.
             DocumentGone: the document was deleted.
             RoomUnavailable: it can't be loaded now.
+            ServerFull: there are `Limits.rooms_max` rooms, and all of them are in use.
             ServerStopping: the server takes nobody in any more.
         """
         self.check_name(name)
@@ -198,14 +242,15 @@ class Hub:
             raise ServerStopping("the server is stopping; connect again")
         entry = self._entries.get(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
+            self._make_place(name)
             entry = self._entries[name] = _Entry(self.clock.monotonic())
             entry.room = self.start(self._open(name, entry))
         entry.leases += 1
         try:
-            yield await asyncio.shield(entry.room)
-        finally:
-            entry.leases -= 1
-            entry.idle_since = self.clock.monotonic()
+            return Lease(await asyncio.shield(entry.room), entry, self.clock)
+        except BaseException:
+            _end_lease(entry, self.clock)
+            raise
 
     def rooms(self) -> dict[str, Room]:
         """Return the rooms that are open, by name."""
@@ -261,6 +306,12 @@ class Hub:
         await self._flush(timeout_seconds)
 
     async def _flush(self, timeout_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                for room in self.rooms().values():
+                    await room.intake.empty()
+        except TimeoutError:
+            log.error("large updates were not taken in in time; their authors keep them")
         for room in self.rooms().values():
             room.flush()
         await self.writer.flush(timeout_seconds)
@@ -269,8 +320,12 @@ class Hub:
 
     async def _open(self, name: str, entry: _Entry) -> Room:
         try:
-            loaded = await self.loader.load(name)
+            async with self._loads:
+                begun = self.clock.monotonic()
+                loaded = await self.loader.load(name)
+            self.counters.load_seconds.observe(self.clock.monotonic() - begun)
         except BaseException as error:
+            self.counters.load_failures += 1
             if self._entries.get(name) is entry:
                 del self._entries[name]
             raise _refusal(name, error) from error
@@ -280,21 +335,43 @@ class Hub:
             loaded.document,
             self.writer,
             self.limits,
-            source=_Source(self, name),
+            source=RoomSource(name, self.start, self.loader, self._uploads, self.reload),
             clock=self.clock,
             call_soon=asyncio.get_running_loop().call_soon,
+            counters=self.counters,
         )
         room.logged = loaded.rows
         return room
 
-    async def reload(self, name: str) -> Document:
+    async def reload(self, name: str, remote: bool) -> Document:
         """Load the document of an open room anew."""
-        loaded = await self.loader.load(name)
+        loaded = await self.loader.load(name, remote=remote)
         if name in self._entries:
             self._entries[name].waiting = loaded.waiting
         return loaded.document
 
-    def _unload_idle(self) -> None:
+    def _make_place(self, name: str) -> None:
+        """See to it that one more room may be opened.
+
+        Raises:
+            ServerFull: none of the others can be spared.
+        """
+        rooms_max = self.limits.rooms_max
+        if not rooms_max or name in self._entries or len(self._entries) < rooms_max:
+            return
+        if not self._crowded:
+            self._unload_idle(rooms_max - 1 - int(rooms_max * ROOMS_FREED))
+            self._crowded = len(self._entries) >= rooms_max
+        if self._crowded:
+            raise ServerFull(
+                f"all {rooms_max} rooms of this server are in use (rooms_max); try again",
+                limit="rooms_max",
+            )
+
+    def _unload_idle(self, rooms_max: float = inf) -> None:
+        """Unload rooms that were idle for long enough, or all that can be spared if there are too
+        many or they take too much memory, the longest idle first.
+        """
         now = self.clock.monotonic()
         memory = sum(room.document.memory_bytes for room in self.rooms().values())
         freed = 0
@@ -304,7 +381,8 @@ class Hub:
             if not entry.leases and (room := entry.loaded) is not None and not room.busy
         ):
             kept = now - self._entries[name].idle_since < self._idle_seconds
-            if kept and memory - freed <= self._memory_bytes_max:
+            enough = memory - freed <= self._memory_bytes_max and len(self._entries) <= rooms_max
+            if kept and enough:
                 continue
             del self._entries[name]
             room.document.close()
@@ -327,13 +405,27 @@ class Hub:
     def tick(self) -> None:
         """Do what time demands of rooms, and unload those that nobody wants."""
         self._ticks += 1
+        self._crowded = False
         for name, room in self.rooms().items():
             if crc32(name.encode(errors="replace")) % ROOM_TICKS == self._ticks % ROOM_TICKS:
                 room.tick()
                 if room.logged > LOGGED_MAX:
                     room.logged = 0
                     self._compactor.consider(name)
+        self._drop_states()
         self._unload_idle()
+
+    def _drop_states(self) -> None:
+        """Drop encoded states that nobody asks for, and the least wanted of too many."""
+        now = self.clock.monotonic()
+        kept = [room.answers for room in self.rooms().values() if room.answers.size]
+        size = sum(answers.size for answers in kept)
+        for answers in sorted(kept, key=lambda each: each.asked_at):
+            idle = now - answers.asked_at > STATE_IDLE_SECONDS
+            if not idle and size <= self.limits.states_bytes_max:
+                break
+            size -= answers.size
+            answers.drop()
 
     async def follow(self) -> None:
         """Edit into the open rooms what others appended to the store since the last time.
@@ -363,7 +455,8 @@ class Hub:
         await room.ready.wait()
         waiting, before = [*entry.waiting, *rows], -1
         while waiting and len(waiting) != before:
-            before, waiting = len(waiting), [row for row in waiting if not _applied(room, row)]
+            before = len(waiting)
+            waiting = [row for row in waiting if not await _applied(room, row)]
         entry.waiting = waiting
 
     async def _tick_forever(self) -> None:
@@ -385,10 +478,10 @@ class Hub:
                 log.exception("following other writers of the store failed")
 
 
-def _applied(room: Room, row: LoggedUpdate) -> bool:
+async def _applied(room: Room, row: LoggedUpdate) -> bool:
     """Apply a row of the log; return whether it has not to be tried again."""
     try:
-        return room.apply_logged(row)
+        return await room.apply_logged(row)
     except PlaitError as error:
         log.error("room %r: row %d of the log: %s", room.name, row.seq, error)
         return True

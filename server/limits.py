@@ -15,6 +15,37 @@ class Limits:
     """One WebSocket message or REST body. A client that was offline sends its whole document in
     one.
     """
+    frames_per_second: int = 5_000
+    """Messages of one connection, in the long run; 0 for no limit.
+
+    A y-websocket client repeats every presence message that it hears, so it sends as many as its
+    whole room: 50 people who move a mouse make 1,500 a second for each of them.
+    """
+    bytes_per_second: int = 16 << 20
+    """What one connection may send, in the long run; 0 for no limit."""
+    burst_seconds: int = 10
+    """So many seconds' worth may come at once: a script's thousand small edits, a large paste."""
+
+    connections_max: int = 50_000
+    """Sockets of this node, at about 14 KB each; 0 for no limit."""
+    connections_per_address: int = 1_000
+    """Sockets from one address beyond this machine: a large office behind one router; 0 for no
+    limit.
+    """
+    rooms_max: int = 100_000
+    """Rooms in memory, at about 10 KB for an empty one; 0 for no limit."""
+    loads_max: int = 64
+    """Documents that are being loaded at once; others wait for their turn."""
+
+    document_bytes_max: int = 64 << 20
+    """Encoded size of a document above which only deletions are accepted; 0 for no limit.
+
+    In memory it takes up to 12 times as much.
+    """
+    measure_seconds: float = 30.0
+    """A document that seems to be full is encoded, to learn its true size, no more often than this.
+    """
+
     room_name_bytes_max: int = 1024
     """UTF-8 bytes of a room's name."""
 
@@ -55,8 +86,25 @@ class Limits:
     A tick comes every 5 s, so a client hears something every 25 s; y-websocket gives up after 30.
     """
 
+    uploads_bytes_max: int = 256 << 20
+    """Large updates of all rooms that are being taken in; further ones are to come later."""
+    states_bytes_max: int = 256 << 20
+    """Encoded documents of all rooms that are kept for who joins next."""
+
     unsaved_bytes_max: int = 64 << 20
     """Updates not yet in the store; above it the server stops reading from its sockets."""
+
+    @property
+    def frames_burst(self) -> int:
+        """Messages that a connection may send at once."""
+        return self.burst_seconds * self.frames_per_second
+
+    @property
+    def bytes_burst(self) -> int:
+        """Bytes that a connection may send at once: a whole document, and once more after a
+        reconnection.
+        """
+        return max(self.burst_seconds * self.bytes_per_second, 2 * self.message_bytes_max)
 
     def __post_init__(self) -> None:
         assert self.outbox_bytes_low < self.outbox_bytes_high

@@ -1,19 +1,30 @@
 """Load documents from the store without stopping the world.
 
-pycrdt holds the interpreter while it applies an update, about 20 ms for a megabyte. So a document
-is loaded slice by slice and row by row, and the event loop runs in between.
+pycrdt holds the interpreter while it applies an update, 20 to 50 ms for a megabyte. So a document
+is loaded slice by slice and row by row, with rests in between, and what needs a whole document at
+once is done in another process.
 """
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from plait.persistence import LoggedUpdate, Store, Writer
+from plait.persistence import LoggedUpdate, Store, Stored, Update, Writer
+from plait.server.apart import run_apart_now
+from plait.server.cutting import CUT_SECONDS, row_parts
 from plait.server.document import Document, difference, merge
 from plait.server.limits import Limits
+from plait.server.pace import Pace
+from plait.server.remote import REMOTE_BYTES, RemoteDocument, may_be_remote
 from plait.server.replay import restore
+from plait.server.state import state_and_clocks, stored_bytes
+from plait.server.wire.slices import SLICE_BYTES
 
-YIELD_BYTES = 64 << 10
-"""After this much the loop runs once: about a millisecond of pycrdt's time."""
+ROW_BYTES_MAX = 4 * SLICE_BYTES
+"""Rows of the log above this are cut before they are applied. A large update is logged in parts of
+a slice each, and one more struct.
+"""
+STATE_SECONDS = 120.0
+"""How long encoding a document may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +46,11 @@ class Loader:
         self._writer = writer
         self._limits = limits
 
-    async def load(self, name: str) -> Loaded:
-        """Return a document.
+    async def load(self, name: str, *, remote: bool = False) -> Loaded:
+        """Return a document; a large one is kept in another process.
+
+        Args:
+            remote: keep it there in any case.
 
         Raises:
             StoreError, DocumentBroken, UpdateRefused: it can't be loaded whole.
@@ -44,16 +58,30 @@ class Loader:
         # In this order: what is committed between the two is in both, which does no harm.
         unsaved = self._writer.pending(name)
         stored = await self._store.load(name)
-        loaded = Loaded(Document(self._limits), len(stored.updates))
-        size = 0
-        for step in restore(loaded.document, stored, loaded.waiting):
-            size += step
-            if size >= YIELD_BYTES:
-                size = 0
-                await asyncio.sleep(0)
+        count = len(stored.updates)
+        size = stored_bytes(stored) + sum(len(row.update) for row in unsaved)
+        if (remote or size > REMOTE_BYTES) and may_be_remote():
+            document, waiting = await RemoteDocument.load(_with(stored, unsaved), self._limits)
+            return Loaded(document, count, waiting)
+        stored = replace(stored, updates=await self._in_parts(stored.updates))
+        loaded = Loaded(Document(self._limits), count)
+        pace = Pace()
+        for _ in restore(loaded.document, stored, loaded.waiting):
+            await pace.rest()
         for row in unsaved:
             loaded.document.apply(row.update)
+            await pace.rest()
         return loaded
+
+    async def state(self, name: str) -> tuple[bytes, dict[int, int]]:
+        """Return a document's state as one update, and its state vector; encoded in another
+        process.
+
+        Raises:
+            StoreError, DocumentBroken, UpdateRefused: it can't be read.
+        """
+        stored = await self._all(name)
+        return await run_apart_now(state_and_clocks, STATE_SECONDS, stored, self._limits)
 
     async def missing(self, name: str, state_vector: bytes) -> bytes:
         """Return what a holder of a state vector misses, put together from the log instead of a
@@ -62,8 +90,41 @@ class Loader:
         Raises:
             StoreError, DocumentBroken, UpdateRefused: it can't be read.
         """
-        unsaved = self._writer.pending(name)
-        stored = await self._store.load(name)
+        stored = await self._all(name)
         slices = stored.snapshot.slices if stored.snapshot is not None else ()
-        rows = [row.update for row in stored.updates]
-        return difference(merge([*slices, *rows, *(row.update for row in unsaved)]), state_vector)
+        updates = [*slices, *(row.update for row in stored.updates)]
+        if sum(map(len, updates)) <= SLICE_BYTES:
+            return merged_difference(updates, state_vector)
+        return await run_apart_now(merged_difference, STATE_SECONDS, updates, state_vector)
+
+    async def _all(self, name: str) -> Stored:
+        """Return what is stored, with the updates that are not committed yet behind it."""
+        unsaved = self._writer.pending(name)
+        return _with(await self._store.load(name), unsaved)
+
+    async def _in_parts(self, rows: tuple[LoggedUpdate, ...]) -> tuple[LoggedUpdate, ...]:
+        """Cut those rows that would take pycrdt long. An import may have made them, or an earlier
+        version of this program.
+        """
+        if all(len(row.update) <= ROW_BYTES_MAX for row in rows):
+            return rows
+        parts: list[LoggedUpdate] = []
+        for row in rows:
+            if len(row.update) <= ROW_BYTES_MAX:
+                parts.append(row)
+                continue
+            found = await run_apart_now(row_parts, CUT_SECONDS, row.update, self._limits)
+            parts += (replace(row, update=part) for part in found)
+        return tuple(parts)
+
+
+def _with(stored: Stored, unsaved: Sequence[Update]) -> Stored:
+    rows = (
+        LoggedUpdate(stored.seq, row.document, row.update, row.who, row.at_ms) for row in unsaved
+    )
+    return replace(stored, updates=(*stored.updates, *rows))
+
+
+def merged_difference(updates: Sequence[bytes], state_vector: bytes) -> bytes:
+    """Return what a holder of a state vector misses of updates."""
+    return difference(merge(updates), state_vector)

@@ -6,8 +6,10 @@ what happens; instead `lagging_from` remembers the state that it has, and `misse
 does not know who is here.
 """
 
+import asyncio
 from typing import Protocol
 
+from plait.server.document import Applied
 from plait.server.errors import PlaitError
 from plait.server.limits import Limits
 from plait.server.outbox import Outbox
@@ -32,11 +34,14 @@ class Member:
 
     __slots__ = (
         "codec",
+        "intake",
         "lagging_from",
         "missed_presence",
+        "outbox",
         "session",
         "socket",
         "unacknowledged",
+        "waits_for_state",
         "who",
     )
 
@@ -44,6 +49,7 @@ class Member:
         self, socket: Socket, codec: Codec, limits: Limits, now: float, who: str = ""
     ) -> None:
         self.socket = socket
+        self.outbox = socket.outbox
         self.codec = codec
         self.who = who
         """Subject of its principal, empty if unknown; written into the log beside its updates."""
@@ -53,10 +59,21 @@ class Member:
         self.lagging_from: dict[int, int] | None = None
         """Clocks of the state that it has, or less; None if it has been sent everything."""
         self.missed_presence = False
+        self.waits_for_state = False
+        """Whether it asked for the document and is not answered yet. Meanwhile it is treated as one
+        that lags: updates without what they build upon would be of no use to it.
+        """
+        self.intake: asyncio.Future[Applied | None] | None = None
+        """Done when the room has taken in the last of its large updates."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the room is still taking in what it sent, so that its messages have to wait."""
+        return self.intake is not None and not self.intake.done()
 
     def send(self, frame: bytes, now: float) -> bool:
         """Send a frame of sync; return whether it will arrive."""
-        arrives = self.socket.outbox.push(frame, now)
+        arrives = self.outbox.push(frame, now)
         if arrives:
             self.session.sent_at = now
         return arrives
@@ -67,7 +84,7 @@ class Member:
 
     def send_presence_frame(self, frame: bytes, now: float) -> None:
         """Send presence that is encoded already."""
-        if self.socket.outbox.push_presence(frame, now):
+        if self.outbox.push_presence(frame, now):
             self.session.sent_at = now
         else:
             self.missed_presence = True

@@ -143,7 +143,7 @@ def _errors(operation: Operation) -> dict[int, str]:
     if operation.takes:
         errors |= {
             408: "The body came too slowly.",
-            413: "The body is above the server's limit.",
+            413: "The body is above the server's limit, or the document would be.",
             415: "The body is not `application/octet-stream`, or it is compressed.",
             422: "The body is not a Yjs update (version 1) that the document can take.",
             429: "The document would have more shared types than the server allows.",

@@ -15,16 +15,23 @@ from collections.abc import Callable
 
 from plait.server.limits import Limits
 
+FAST_BYTES_MAX = 8192
+"""Longer frames are not for `Outbox.fast`."""
+
 
 class Outbox:
     """The frames on their way to one socket."""
 
-    __slots__ = ("_frames", "_limits", "_wake", "bytes", "lagging_since")
+    __slots__ = ("_frames", "_limits", "bytes", "fast", "lagging_since", "wake")
 
     def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
         self._limits = limits
-        self._wake = wake
+        self.wake = wake
         self._frames: deque[bytes] = deque()
+        self.fast: Callable[[bytes], object] | None = None
+        """Sends a frame of up to `FAST_BYTES_MAX` at once, in place of `push`, as long as there is
+        no need to queue it.
+        """
         self.bytes = 0
         """What is queued."""
         self.lagging_since: float | None = None
@@ -41,7 +48,7 @@ class Outbox:
         self.bytes += len(frame)
         if self.bytes > self._limits.outbox_bytes_high:
             self.lagging_since = now
-        self._wake()
+        self.wake()
         return True
 
     def push_presence(self, frame: bytes, now: float) -> bool:

@@ -49,7 +49,7 @@ async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> Non
         if connection.closing is not None and not closed.done():
             closed.set_result(None)
 
-    connection = Connection(hub.limits, wake, hub.clock.monotonic, peer)
+    connection = Connection(hub.limits, wake, hub.clock.monotonic, peer, counters=hub.counters)
     connection.join(room, codec)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -39,27 +39,23 @@ def _find_torn(document: Document, stored: Stored) -> Iterator[int]:
     for part in parts:
         if _MAY_BE_ASTRAL.search(part) and is_update(part):
             pairs |= surrogates.pairs(part)
-            yield len(part)
+        yield len(part)
     if not pairs:
         return
-    cuts: set[tuple[int, int]] = set()
+    torn: set[tuple[int, int]] = set()
     for part in parts:
         if is_update(part):
-            cuts |= surrogates.cuts(part)
+            torn |= surrogates.broken(pairs, surrogates.cuts(part))
         yield len(part)
-    document.expect_torn(surrogates.broken(pairs, cuts))
+    document.expect_torn(torn)
 
 
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
     for part in snapshot.slices:
-        document.load_slice(part, lossy=snapshot.lossy)
+        document.load_slice(part, lossy=snapshot.lossy, astral=snapshot.astral)
         yield len(part)
-    document.slices_loaded(
-        types=snapshot.types,
-        lossy=snapshot.slices if snapshot.lossy else (),
-        astral=snapshot.slices if snapshot.astral else (),
-    )
+    document.slices_loaded(snapshot.types)
 
 
 def replay(

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from plait.persistence import DocumentDeleted, DocumentExists, StoreError, StoreUnavailable
+from plait.server.counters import kind_of
 from plait.server.errors import (
     BadRequest,
     BadRoomName,
@@ -47,7 +48,6 @@ HEADERS = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
 """
 
 _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_INNER_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 class NoSuchPath(ClientError):
@@ -135,6 +135,7 @@ class Rest(BaseRoute):
     Args:
         table: the operations, and what carries them out.
         check_name: raises `BadRoomName` for a name that no document can have.
+        reach: told of every error, for the case that it is about a limit.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class Rest(BaseRoute):
         table: Sequence[tuple[Operation, Handler]],
         origins: Origins,
         check_name: Callable[[str], None],
+        reach: Callable[[PlaitError], None] = lambda error: None,
     ) -> None:
+        self._reach = reach
         self._origins = origins
         self._check_name = check_name
         self._paths: dict[tuple[str, ...], dict[str, tuple[Operation, Handler]]] = {}
@@ -178,6 +181,7 @@ class Rest(BaseRoute):
             log.error("%s %s: %s", request.method, request.url.path, error)
             return told(of_store(error))
         except PlaitError as error:
+            self._reach(error)
             return told(error)
         except ClientDisconnect:
             # Nobody is there to read it, but an answer is owed to the server.
@@ -319,10 +323,5 @@ def told(error: PlaitError) -> Response:
         headers["retry-after"] = str(RETRY_SECONDS)
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = error.allowed
-    body = {"code": code(type(error)), "message": str(error), "retry": error.retry}
+    body = {"code": kind_of(type(error)), "message": str(error), "retry": error.retry}
     return JSONResponse({"error": body}, error.status, headers)
-
-
-def code(kind: type[PlaitError]) -> str:
-    """Return what a kind of error is called in answers: its name in snake_case."""
-    return _INNER_CAPITAL.sub("_", kind.__name__).lower()

@@ -5,93 +5,47 @@ the end of the turn of the event loop all updates of that turn go to every *othe
 once for each dialect, and to the store's writer. When they are committed, each author is sent its
 own updates: that echo is the acknowledgement, and means stored.
 
-The room is synchronous: it waits for no member, and the store's writer calls it back. Two things
-take time and come from a `Source`: a fresh document after pycrdt failed (`ready` is unset
-meanwhile, and whoever reads from a socket waits for it), and a state put together from the log when
-pycrdt can't encode its document.
+The room is synchronous: it waits for no member, and the store's writer calls it back. What takes
+time comes from a `Source`: a fresh document after pycrdt failed (`ready` is unset meanwhile, and
+whoever reads from a socket waits for it); large updates, which are taken in step by step
+(`plait.server.intake`); and the state of a large document (`plait.server.answers`).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from plait.persistence import DocumentDeleted, LoggedUpdate, StoreError, Update
+from plait.server.answers import PACED_BYTES, Answers, Source, is_large
+from plait.server.attendance import Attendance
 from plait.server.awareness import Awareness
-from plait.server.document import Applied, Document, merge
+from plait.server.capacity import Capacity
+from plait.server.changes import Change, Clock, Log, lower, merged
+from plait.server.counters import Counters
+from plait.server.cutting import Cut
+from plait.server.document import Applied, Document
 from plait.server.errors import (
     DocumentBroken,
+    DocumentFull,
     DocumentGone,
     PlaitError,
     RoomUnavailable,
     UpdateRefused,
 )
+from plait.server.fanout import fan_out
+from plait.server.intake import Intake, Upload
 from plait.server.limits import Limits
 from plait.server.member import Member
+from plait.server.remote import REMOTE_BYTES
 from plait.server.session import ApplyPresence, ApplyUpdate, SendMissing, SendPresence
-from plait.server.wire.messages import Codec, Message
-from plait.server.wire.presence import Entry, encode_presence
-from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
+from plait.server.wire.messages import Message
+from plait.server.wire.state_vector import encode_state_vector
 from plait.server.wire.update import Shape
 
 log = logging.getLogger(__name__)
 
-MERGE_BYTES_MAX = 64 << 10
-"""Updates of one turn are merged up to this size; above it, merging costs more than sending one by
-one.
-"""
-
-Run = tuple[int, int, int]
-"""A client, and the first and the end clock of its structs in an update."""
-
-
-class Clock(Protocol):
-    """The two times that a room needs; a simulation brings its own."""
-
-    def monotonic(self) -> float:
-        """Return seconds that only go forward, for deadlines."""
-
-    def wall_ms(self) -> int:
-        """Return milliseconds since 1970, to write beside an update. Orders nothing."""
-
-
-class Log(Protocol):
-    """Where a room's updates are made to last: `plait.persistence.Writer`."""
-
-    def append(
-        self,
-        updates: Sequence[Update],
-        done: Callable[[Sequence[int]], None],
-        failed: Callable[[StoreError], None] | None = None,
-    ) -> None:
-        """Commit updates in order, and call `done` when they are; never blocks."""
-
-
-class Source(Protocol):
-    """Where a room gets from the store what pycrdt can't give it."""
-
-    def document(self) -> "asyncio.Future[Document]":
-        """Load the document anew, with the updates that are not committed yet."""
-
-    def missing(self, state_vector: bytes) -> "asyncio.Future[bytes]":
-        """Return from the log what a holder of the state vector misses."""
-
-
-@dataclass(slots=True)
-class _Change:
-    """An update of this turn."""
-
-    update: bytes
-    shape: Shape
-    author: Member | None = None
-    who: str = ""
-    news: bool = True
-    """Whether it changed the document, so that others have to hear of it."""
-    append: bool = True
-    """Whether it is not in the log yet."""
-    committed: "asyncio.Future[bool] | None" = None
-    """Told when it is."""
+LOGGED_UNIT_BYTES = 1024
+"""What a row that is replayed counts for in bytes; see `Room.logged`."""
 
 
 class Room:
@@ -107,11 +61,14 @@ class Room:
         source: Source,
         clock: Clock,
         call_soon: Callable[[Callable[[], None]], object],
+        counters: Counters | None = None,
     ) -> None:
         self.name = name
         self.document = document
         self.awareness = Awareness(limits)
         self.members: set[Member] = set()
+        self._counters = counters or Counters()
+        self.attendance = Attendance(self.members, clock, call_soon, self._counters)
         self.ready = asyncio.Event()
         self.ready.set()
         self.dead = False
@@ -121,19 +78,25 @@ class Room:
         self.unsaved = 0
         """Turns given to the writer and not committed yet."""
         self.logged = 0
-        """Rows replayed or logged since somebody last considered compaction, and set it to 0."""
+        """Rows replayed or logged since somebody last considered compaction and set it to 0; long
+        ones count for more.
+        """
         self._writer = writer
         self._source = source
+        self._stays = False  # Whether the document could not be moved to another process.
+        self.answers = Answers(self, source)
+        self.intake = Intake(self, source, limits, self.answers.answer_waiting)
         self._clock = clock
         self._call_soon = call_soon
-        self._turn: list[_Change] = []
+        self._capacity: Capacity[Member] = Capacity(limits)
+        self._turn: list[Change] = []
         self._holding: set[Member] = set()
         """Members whose sessions may hold updates that are not ready."""
 
     @property
     def busy(self) -> bool:
         """Whether there is anything that is not committed yet."""
-        return bool(self.unsaved or self._turn)
+        return bool(self.unsaved or self._turn or self.intake.busy)
 
     # Members
 
@@ -142,7 +105,7 @@ class Room:
         `utils.js` does).
         """
         self.members.add(member)
-        self._ask(member)
+        self.ask(member)
         if len(self.awareness):
             member.send_presence(self.awareness.states(), self._clock.monotonic())
 
@@ -150,8 +113,11 @@ class Room:
         """Forget a member, and tell the others that its presence is gone."""
         self.members.discard(member)
         self._holding.discard(member)
+        self._capacity.forget(member)
+        self.answers.forget(member)
+        self.intake.forget(member.session.take_held())
         member.session.close()
-        self._broadcast_presence(self.awareness.leave(member))
+        self.attendance.tell(self.awareness.leave(member))
 
     def receive(self, member: Member, message: Message) -> None:
         """Do what a member's message asks for.
@@ -163,12 +129,13 @@ class Room:
             case ApplyUpdate(update):
                 self._apply(member, update)
             case ApplyPresence(entries):
+                self._counters.presence_messages += 1
                 heard = self.awareness.apply(entries, member, self._clock.monotonic())
-                self._broadcast_presence(heard.news)
+                self.attendance.tell(heard.news)
                 if heard.corrections:
                     member.send_presence(heard.corrections, self._clock.monotonic())
             case SendMissing(state_vector):
-                self._send_missing(member, state_vector)
+                self.answers.send_missing(member, state_vector, self._clock.monotonic())
             case SendPresence():
                 member.send_presence(self.awareness.states(), self._clock.monotonic())
             case None:
@@ -176,31 +143,24 @@ class Room:
 
     def catch_up(self, member: Member) -> None:
         """Bring a member up to date whose socket lagged and is read again."""
-        if not self.ready.is_set() or member not in self.members:
-            return
-        # The diff holds the member's own updates as well, which it must not see before they are
-        # committed.
-        if member.lagging_from is not None and not member.unacknowledged:
-            state_vector = encode_state_vector(member.lagging_from)
-            member.lagging_from = None
-            self._send_missing(member, state_vector)
-        if member.session.holds:
-            self._ask(member)
-        if member.missed_presence:
-            member.missed_presence = False
-            member.send_presence(self.awareness.states(), self._clock.monotonic())
+        if self.ready.is_set() and member in self.members:
+            self.answers.catch_up(member, self._clock.monotonic())
 
     def tick(self) -> None:
         """Do what time demands: drop stale presence, keep silent members alive, close those who do
         not read.
         """
         now = self._clock.monotonic()
-        self._broadcast_presence(self.awareness.expire(now))
+        self.attendance.tell(self.awareness.expire(now))
+        self.attendance.flush()  # Whoever has heard this needs no other sign of life.
         for member in list(self.members):
             if member.socket.outbox.overdue(now):
-                member.socket.close(RoomUnavailable("you read too slowly; connect again"))
+                error = RoomUnavailable("you read too slowly; connect again", limit="slow_reader")
+                member.socket.close(error)
             elif member.session.needs_keepalive(now):
                 member.send_presence([], now)
+        for member in self._capacity.fitting(self.document, now):
+            self.ask(member)
 
     def close(self, error: PlaitError) -> None:
         """Close the connection of every member, with a reason."""
@@ -209,54 +169,95 @@ class Room:
 
     # Updates that come from no member
 
-    def apply(self, update: bytes, who: str = "") -> "asyncio.Future[bool]":
+    def apply(
+        self, update: bytes, who: str = "", check: Callable[[], None] | None = None
+    ) -> "asyncio.Future[bool]":
         """Apply an update; the future is done when it is committed, and tells whether it changed
-        anything.
+        anything. It may raise what this raises.
+
+        Args:
+            check: called just before anything changes; may raise a `PlaitError` to prevent it.
 
         Raises:
             UpdateRefused: it is malformed, or builds upon something that the document lacks.
             LimitReached: the document would become too large.
         """
+        committed = asyncio.get_running_loop().create_future()
+        if self.intake.concerns(update):
+            self.intake.add(Upload(update, who=who, check=check, committed=committed))
+            return committed
+        if check is not None:
+            check()
+        self._capacity.check(self.document, update, self._clock.monotonic())
         applied, shape, update = self._try(update)
         if applied is Applied.PENDING:
             raise UpdateRefused("the update builds upon others that the document does not hold")
-        change = _Change(
-            update, shape, who=who, committed=asyncio.get_running_loop().create_future()
-        )
-        change.news = change.append = applied is Applied.CHANGED
-        self._add(change)
-        assert change.committed is not None
-        return change.committed
+        changed = applied is Applied.CHANGED
+        self._add(Change(update, shape, None, who, changed, changed, committed))
+        return committed
 
-    def apply_logged(self, row: LoggedUpdate) -> bool:
+    async def apply_logged(self, row: LoggedUpdate) -> bool:
         """Take in what another writer of the same store committed; return whether it was ready."""
+        if self.intake.concerns(row.update):
+            upload = Upload(row.update, append=False)
+            self.intake.add(upload)
+            return await upload.done is not Applied.PENDING
         applied, shape, update = self._try(row.update)
         if applied is Applied.CHANGED:
-            self._add(_Change(update, shape, append=False))
+            self._add(Change(update, shape, append=False))
         return applied is not Applied.PENDING
 
     # A member's update, and the end of the turn
 
     def _apply(self, member: Member, update: bytes) -> None:
+        if self.intake.concerns(update):
+            if self.intake.still_pending(update):
+                self._hold(member, update)
+            else:
+                self.intake.add(Upload(update, member, member.who))
+            return
+        if self.document.size_bytes + len(update) > self._capacity.bytes_max:
+            try:
+                self._capacity.check(self.document, update, self._clock.monotonic())
+            except DocumentFull as error:
+                self._turn_away(member, update, error)
+                return
         applied, shape, new = self._try(update)
         if applied is Applied.PENDING:
-            self._holding.add(member)
-            if member.session.hold(update):
-                self._ask(member)
+            self._hold(member, update)
             return
         changed = applied is Applied.CHANGED
+        self._counters.updates_applied += changed
+        self._counters.updates_duplicate += not changed
         member.unacknowledged += 1
-        self._add(_Change(new, shape, member, member.who, news=changed, append=changed))
+        self._add(Change(new, shape, member, member.who, news=changed, append=changed))
+
+    def _hold(self, member: Member, update: bytes) -> None:
+        self._counters.updates_pending += 1
+        if self._capacity.lacks(member):
+            self._capacity.refuse(member, len(update))
+            return
+        self._holding.add(member)
+        if member.session.hold(update):
+            self.ask(member)
+
+    def _turn_away(self, member: Member, update: bytes, error: DocumentFull) -> None:
+        self._counters.updates_refused += 1
+        self._counters.reach(error)
+        if self._capacity.refuse(member, len(update)) and member.send(
+            member.codec.denied(str(error)), self._clock.monotonic()
+        ):
+            self._capacity.told(member)
 
     def _try(self, update: bytes) -> tuple[Applied, Shape, bytes]:
         try:
             return self.document.apply(update)
         except DocumentBroken as error:
             log.error("room %r: %s; the document is loaded anew", self.name, error)
-            self._rebuild()
+            self.rebuild()
             raise UpdateRefused("the update can't be applied to this document") from error
 
-    def _add(self, change: _Change) -> None:
+    def _add(self, change: Change) -> None:
         if not self._turn:
             self._call_soon(self.flush)
         self._turn.append(change)
@@ -266,7 +267,10 @@ class Room:
         news = [each for each in self._turn if each.news]
         try:  # The turn stays in place while it is sent: see _before_this_turn.
             self._store(self._turn)
+            self.answers.turns += bool(news)
             self._broadcast(news)
+            if self.answers.follows:
+                self.answers.note(news)
         finally:
             self._turn = []
         if news:
@@ -282,33 +286,37 @@ class Room:
             except PlaitError as error:
                 member.socket.close(error)
 
-    def _broadcast(self, news: list[_Change]) -> None:
+    def _broadcast(self, news: list[Change]) -> None:
         if not news or not self.members:
             return
-        authors = {each.author for each in news}
-        updates = _merged(news)
-        frames: dict[Codec, list[bytes]] = {}
-        for member in self.members:
-            if member in authors:
-                others = [each.update for each in news if each.author is not member]
-                self._send(member, [member.codec.sync_update(update) for update in others])
-                continue
-            encoded = frames.get(member.codec)
-            if encoded is None:
-                encoded = [member.codec.sync_update(update) for update in updates]
-                frames[member.codec] = encoded
-            self._send(member, encoded)
+        authors = {each.author for each in news if each.author in self.members}
+        updates = merged(news)
+        if sum(map(len, updates)) >= PACED_BYTES:
+            readers = self.members - authors
+            self.answers.send_in_turn(readers, updates, self._before_this_turn())
+        else:
+            now = self._clock.monotonic()
+            sent, others = fan_out(self.members, authors, updates, now)
+            self._counters.send(sent, len(updates[0]))
+            for member, frames in others:
+                self.send(member, frames)
+        for author in authors:
+            of_others = [each.update for each in news if each.author is not author]
+            if of_others:
+                self.send(author, [author.codec.sync_update(update) for update in of_others])
+        self._counters.merges += len(updates) < len(news)
+        self._counters.deliveries += (len(self.members) - len(authors)) * len(updates)
 
     # The store
 
-    def _store(self, turn: Sequence[_Change]) -> None:
+    def _store(self, turn: Sequence[Change]) -> None:
         now = self._clock.wall_ms()
-        rows = [Update(self.name, each.update, each.who, now) for each in turn if each.append]
+        rows = [Update(self.name, row, each.who, now) for each in turn for row in each.rows]
         waiting = [each for each in turn if each.author or each.committed]
         if not rows and not waiting:
             return
         self.unsaved += 1
-        self.logged += len(rows)
+        self.logged += len(rows) + sum(len(row.update) for row in rows) // LOGGED_UNIT_BYTES
 
         def done(_: Sequence[int]) -> None:
             self.unsaved -= 1
@@ -321,8 +329,8 @@ class Room:
         # Without rows, too: what changed nothing is acknowledged when what it repeats is committed.
         self._writer.append(rows, done, failed)
 
-    def _committed(self, changes: Iterable[_Change]) -> None:
-        own: dict[Member, list[_Change]] = {}
+    def _committed(self, changes: Iterable[Change]) -> None:
+        own: dict[Member, list[Change]] = {}
         for change in changes:
             if change.author is not None:
                 own.setdefault(change.author, []).append(change)
@@ -331,18 +339,18 @@ class Room:
         for member, acknowledged in own.items():
             self._acknowledge(member, acknowledged)
 
-    def _acknowledge(self, member: Member, changes: list[_Change]) -> None:
+    def _acknowledge(self, member: Member, changes: list[Change]) -> None:
         member.unacknowledged -= len(changes)
         if member not in self.members:
             return
-        if not self._send(member, [member.codec.sync_update(each) for each in _merged(changes)]):
+        if not self.send(member, [member.codec.sync_update(each) for each in merged(changes)]):
             assert member.lagging_from is not None
             for change in changes:
-                _lower(member.lagging_from, change.shape.runs)
+                lower(member.lagging_from, change.shape.runs)
         if member.socket.outbox.lagging_since is None:
             self.catch_up(member)
 
-    def _not_committed(self, changes: Iterable[_Change], error: StoreError) -> None:
+    def _not_committed(self, changes: Iterable[Change], error: StoreError) -> None:
         for change in changes:
             if change.committed is not None and not change.committed.done():
                 change.committed.set_exception(error)
@@ -353,15 +361,75 @@ class Room:
             log.error("room %r: an update could not be stored: %s", self.name, error)
             self.close(RoomUnavailable("the update could not be stored; connect again"))
 
+    # Large updates; implements `intake.Host`
+
+    async def admit(self, upload: Upload, shape: Shape) -> None:
+        """Check that a large update does not make the document too large, or too large for here.
+
+        Raises:
+            DocumentFull: it would be too large.
+        """
+        size = len(upload.update)
+        document = self.document
+        if not document.remote and not self._stays and document.size_bytes + size > REMOTE_BYTES:
+            self.rebuild(remote=True)
+            return
+        if not self._capacity.exceeds(self.document, size) or not self.document.lacks(shape):
+            return
+        if is_large(self.document):  # That it seems so has to be measured elsewhere.
+            await self.answers.exact(self._clock.monotonic())
+        else:
+            self.document.encode()
+        if self._capacity.exceeds(self.document, size):
+            raise self._capacity.full()
+
+    def taken_in(self, upload: Upload, cut: Cut, applied: Applied) -> None:
+        """Make a large update known that was applied; hold it if it was not ready."""
+        author = upload.author
+        if applied is Applied.PENDING:
+            if upload.committed is not None:
+                raise UpdateRefused("the update builds upon others that the document does not hold")
+            if author in self.members:
+                self.intake.remember(upload.update, cut.shape)
+                self._hold(author, upload.update)
+            return
+        changed = applied is Applied.CHANGED
+        if author is not None:
+            author.unacknowledged += 1
+            self._counters.updates_applied += changed
+            self._counters.updates_duplicate += not changed
+        self._add(Change.of(upload, cut, changed))
+
+    def not_taken_in(self, upload: Upload, error: PlaitError) -> None:
+        """Tell who sent a large update that it failed."""
+        author = upload.author
+        if upload.committed is not None:
+            if not upload.committed.done():
+                upload.committed.set_exception(error)
+        elif author is None:
+            log.error("room %r: a row of the log: %s", self.name, error)
+        elif author in self.members and isinstance(error, DocumentFull):
+            self._turn_away(author, upload.update, error)
+        elif author in self.members:
+            author.socket.close(error)
+
     # When pycrdt fails
 
-    def _rebuild(self) -> None:
-        """Take a fresh document from the store; until it is there, nobody's messages are taken."""
+    def rebuild(self, *, remote: bool = False) -> None:
+        """Take a fresh document from the store; until it is there, nobody's messages are taken.
+
+        Args:
+            remote: the present one is all right, but is to move to another process.
+        """
         self.ready.clear()
+        self.answers.drop()
         self.flush()
 
         def rebuilt(loaded: "asyncio.Future[Document]") -> None:
-            if loaded.cancelled() or loaded.exception() is not None:
+            failed = loaded.cancelled() or loaded.exception() is not None
+            if remote and failed:
+                self._stays = True
+            elif failed:
                 self.dead = True
                 self.close(RoomUnavailable("the document can't be loaded now; connect again"))
             else:
@@ -372,85 +440,48 @@ class Room:
                 if member.socket.outbox.lagging_since is None:
                     self.catch_up(member)
 
-        self._source.document().add_done_callback(rebuilt)
-
-    def _send_missing_from_log(self, member: Member, state_vector: bytes) -> None:
-        def loaded(missing: "asyncio.Future[bytes]") -> None:
-            if missing.cancelled() or missing.exception() is not None:
-                member.socket.close(RoomUnavailable("the document can't be loaded now"))
-            elif member in self.members:
-                self._send(member, [member.codec.sync_step2(missing.result())])
-
-        self._source.missing(state_vector).add_done_callback(loaded)
+        self._source.document(remote=remote).add_done_callback(rebuilt)
 
     # Sending
 
-    def _ask(self, member: Member) -> None:
-        self._send(member, [member.codec.sync_step1(self.document.state_vector())])
-
-    def _send_missing(self, member: Member, state_vector: bytes) -> None:
-        clocks = decode_state_vector(state_vector)
-        if member.socket.outbox.lagging_since is not None:
-            member.lagging_from = clocks
-            return
-        try:
-            missing = self.document.missing(state_vector)
-        except DocumentBroken as error:
-            log.error("room %r: %s; its state is taken from the log", self.name, error)
-            self._send_missing_from_log(member, state_vector)
+    def ask(self, member: Member) -> None:
+        if self.intake.applying:
+            # Not what could go again: the member would not send it, and nobody else might.
+            state_vector = encode_state_vector(self.settled_clocks())
         else:
-            self._send(member, [member.codec.sync_step2(missing)])
+            state_vector = self.document.state_vector()
+        self.send(member, [member.codec.sync_step1(state_vector)])
 
-    def _send(self, member: Member, frames: Iterable[bytes]) -> bool:
-        """Send frames of sync; return whether all arrive. If not, a diff will, later."""
+    def send(
+        self, member: Member, frames: Iterable[bytes], have: dict[int, int] | None = None
+    ) -> bool:
+        """Send frames of sync; return whether all arrive. If not, a diff will, later.
+
+        Args:
+            have: clocks of what the member has without the last of the frames, if it has not got
+                all that others have.
+        """
         now = self._clock.monotonic()
         for frame in frames:
-            if not member.send(frame, now):
+            if member.waits_for_state or not member.send(frame, now):
                 if member.lagging_from is None:
-                    member.lagging_from = self._before_this_turn()
+                    self._counters.lagged += 1
+                    member.lagging_from = dict(have) if have else self._before_this_turn()
                 return False
+            self._counters.send(1, len(frame))
         return True
+
+    def settled_clocks(self) -> dict[int, int]:
+        """Return the document's clocks, less the part of an update that it has got so far."""
+        clocks = self.document.clocks()
+        self.intake.lower(clocks)
+        return clocks
 
     def _before_this_turn(self) -> dict[int, int]:
         """Return clocks that everybody has been sent: those of the document, less what this turn
         brought.
         """
-        clocks = self.document.clocks()
+        clocks = self.settled_clocks()
         for change in self._turn:
-            _lower(clocks, change.shape.runs)
+            lower(clocks, change.shape.runs)
         return clocks
-
-    def _broadcast_presence(self, entries: list[Entry]) -> None:
-        if not entries:
-            return
-        now = self._clock.monotonic()
-        update = encode_presence(entries)
-        frames: dict[Codec, bytes] = {}
-        for member in self.members:
-            frame = frames.get(member.codec)
-            if frame is None:
-                frame = frames[member.codec] = member.codec.awareness(update)
-            member.send_presence_frame(frame, now)
-
-
-def _lower(clocks: dict[int, int], runs: Iterable[Run]) -> None:
-    """Take runs out of clocks, so that a diff from them holds those runs."""
-    for client, first, _ in runs:
-        if clocks.get(client, 0) > first:
-            clocks[client] = first
-
-
-def _merged(changes: Sequence[_Change]) -> list[bytes]:
-    """Return the updates of changes as one, where that loses nothing and costs little."""
-    updates = [each.update for each in changes]
-    if (
-        len(updates) == 1
-        or sum(map(len, updates)) > MERGE_BYTES_MAX
-        or not all(each.shape.lossless and not each.shape.astral for each in changes)
-    ):
-        return updates
-    try:
-        return [merge(updates)]
-    except DocumentBroken:
-        log.exception("pycrdt applied updates that it can't merge; they are sent one by one")
-        return updates

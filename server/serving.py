@@ -1,6 +1,7 @@
 """Run the application in uvicorn: bind, announce, wait for a signal, drain, exit."""
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
@@ -12,10 +13,13 @@ import uvicorn
 from plait.persistence import StoreError
 from plait.server.app import Plait
 from plait.server.errors import ConfigError
-from plait.server.memory import raise_stack_limit
+from plait.server.handover import HttpProtocol
+from plait.server.memory import raise_stack_limit, settle
 from plait.server.origins import is_loopback
 from plait.server.settings import Settings
 
+DESCRIPTORS = 1 << 20
+"""Files and sockets that the process would like to have; it gets what the system allows."""
 BACKLOG = 4096
 """Connections that may wait to be accepted: after a restart everybody comes at once."""
 PING_SECONDS = 20.0
@@ -35,6 +39,7 @@ def serve(settings: Settings) -> int:
     """
     _check_exposure(settings)
     raise_stack_limit()
+    _raise_descriptor_limit()
     try:
         plait = Plait(settings)
     except StoreError as error:
@@ -42,9 +47,12 @@ def serve(settings: Settings) -> int:
     listening = _bind(settings)
     config = uvicorn.Config(
         plait.asgi,
+        ssl_certfile=settings.tls_cert or None,
+        ssl_keyfile=settings.tls_key or None,
         lifespan="off",
         log_config=None,
         access_log=False,
+        http=HttpProtocol if settings.sockets == "direct" else "auto",
         ws="websockets-sansio",
         ws_max_size=plait.limits.message_bytes_max,
         ws_ping_interval=PING_SECONDS,
@@ -54,7 +62,8 @@ def serve(settings: Settings) -> int:
         backlog=BACKLOG,
         server_header=False,
     )
-    server = _Server(config, _url(listening))
+    _load(config)
+    server = _Server(config, _url(listening, secure=config.is_ssl))
     with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_run(plait, server, listening))
 
@@ -71,6 +80,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            settle()
             print(f"Plait serves {self._url}", flush=True)
 
     @contextmanager
@@ -110,6 +120,14 @@ async def _serve_until(
         await serving
 
 
+def _raise_descriptor_limit() -> None:
+    """Let the process have as many connections as the system allows; many begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _check_exposure(settings: Settings) -> None:
     """Refuse to let strangers in unless that was asked for."""
     if not settings.allow_anonymous and not is_loopback(settings.host):
@@ -139,6 +157,24 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _url(listening: socket.socket) -> str:
+def _load(config: uvicorn.Config) -> None:
+    """Read what the configuration names.
+
+    Raises:
+        ConfigError: certificate or key can't be used.
+    """
+    if bool(config.ssl_certfile) != bool(config.ssl_keyfile):
+        raise ConfigError("tls_cert and tls_key belong together: set both, or none")
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"tls_cert {config.ssl_certfile} with tls_key {config.ssl_keyfile} can't be used: "
+            f"{error.strerror or error}"
+        ) from None
+
+
+def _url(listening: socket.socket, *, secure: bool) -> str:
+    scheme = "https" if secure else "http"
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

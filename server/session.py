@@ -115,7 +115,9 @@ class Session:
         """
         self._held_bytes += len(update)
         if self._held_bytes > self._limits.pending_bytes_max:
-            raise LimitReached("updates arrive without the ones that they build upon; sync again")
+            raise LimitReached(
+                "updates arrive without the ones that they build upon; sync again", limit="pending"
+            )
         self._held.append(update)
         ask, self.asked = not self.asked, True
         return ask
@@ -151,7 +153,9 @@ class Session:
     def _on_awareness(self, message: AwarenessUpdate) -> Effect:
         limit = self._limits.awareness_bytes_max
         if len(message.update) > limit:
-            raise LimitReached(f"presence may have {limit} bytes, not {len(message.update)}")
+            raise LimitReached(
+                f"presence may have {limit} bytes, not {len(message.update)}", limit="presence"
+            )
         return ApplyPresence(decode_presence(message.update, self._limits.awareness_entries_max))
 
     def _on_query(self, message: QueryAwareness) -> Effect:

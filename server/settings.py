@@ -68,6 +68,8 @@ class Settings:
     store: str = _setting(
         "sqlite:///plait.db", "where documents are kept: sqlite:///PATH or memory://"
     )
+    tls_cert: str = _setting("", "certificate chain in PEM; with tls_key, https:// and wss://")
+    tls_key: str = _setting("", "private key in PEM of tls_cert")
     allow_anonymous: bool = _setting(
         False, "let anybody read and write who reaches an address beyond this machine", _truth
     )
@@ -83,6 +85,24 @@ class Settings:
         1024, "memory for documents; above it idle rooms are unloaded at once", _whole, 1
     )
     message_mb: int = _setting(64, "largest message or upload in MiB", _whole, 1, 1024)
+    document_mb: int = _setting(
+        64, "size of a document in MiB above which only deletions are accepted; 0: any", _whole, 0
+    )
+    frames_per_second: int = _setting(
+        5000, "messages that a client may send a second, in the long run; 0: any", _whole, 0
+    )
+    mb_per_second: int = _setting(
+        16, "MiB that a client may send a second, in the long run; 0: any", _whole, 0
+    )
+    connections_max: int = _setting(
+        50_000, "connections in all, above which clients are sent away; 0: any", _whole, 0
+    )
+    connections_per_address: int = _setting(
+        1000, "connections from one address, but for this machine's own; 0: any", _whole, 0
+    )
+    rooms_max: int = _setting(
+        100_000, "rooms in memory; idle ones make way for new ones; 0: any", _whole, 0
+    )
     commit_ms: float = _setting(
         20.0, "time between commits under load; an acknowledgement waits for one", float, 0, 1000
     )
@@ -94,6 +114,14 @@ class Settings:
     )
     drain_seconds: float = _setting(
         10.0, "how long a stopping server tries to store what is unsaved", float, 0
+    )
+    metrics_public: bool = _setting(
+        False, "answer /metrics to other machines, not to this one alone", _truth
+    )
+    sockets: str = _setting(
+        "direct",
+        "direct: the fast way; asgi: every message through the ASGI interface",
+        _one_of("direct", "asgi"),
     )
     log_level: str = _setting(
         "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")

@@ -60,8 +60,22 @@ def whole_state(stored: Stored, limits: Limits) -> tuple[bytes, int]:
     """
     document, waiting = read(stored, limits)
     waiting = settled(document, waiting)
+    return _encoded(document, stored, waiting), len(waiting)
+
+
+def state_and_clocks(stored: Stored, limits: Limits) -> tuple[bytes, dict[int, int]]:
+    """Return a document's state as one Yjs update of version 1, and its state vector.
+
+    Raises:
+        DocumentBroken, UpdateRefused: what is stored can't be read.
+    """
+    document, waiting = read(stored, limits)
+    return _encoded(document, stored, waiting), document.clocks()
+
+
+def _encoded(document: Document, stored: Stored, waiting: Sequence[LoggedUpdate]) -> bytes:
     try:
-        return document.encode(), len(waiting)
+        return document.encode()
     except DocumentBroken as error:
         log.error("%r: %s; its log is merged instead", stored.document, error)
     late = {row.seq for row in waiting}
@@ -69,7 +83,7 @@ def whole_state(stored: Stored, limits: Limits) -> tuple[bytes, int]:
     parts += [row.update for row in stored.updates if row.seq not in late]
     merged = merge(parts)
     torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
-    return document.mended(surrogates.rewrite(merged, torn)), len(waiting)
+    return document.mended(surrogates.rewrite(merged, torn))
 
 
 def rows_for(stored: Stored, update: bytes, limits: Limits) -> list[bytes]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from plait.server import __version__
+from plait.server.app import Plait
+from plait.server.counters import LIMITS
 from plait.server.errors import CloseCode
 from plait.server.limits import Limits
 from plait.server.settings import NAMES, Settings
@@ -28,7 +30,9 @@ def test_every_setting_is_described_with_its_default() -> None:
     assert sorted(described) == sorted(NAMES)
     for name, default in described.items():
         value = getattr(Settings(), name)
-        expected = {"()": "none", "False": "false"}.get(str(value), f"{value}".removesuffix(".0"))
+        expected = {"()": "none", "": "none", "False": "false"}.get(
+            str(value), f"{value}".removesuffix(".0")
+        )
         assert default == expected, name
 
 
@@ -36,6 +40,22 @@ def test_every_close_code_is_described() -> None:
     described = {(row[0], row[1]) for row in rows("protocol.md") if row[0].isdigit()}
     described = {(code, name) for code, name in described if name.isupper()}
     assert described == {(str(int(code)), code.name) for code in CloseCode}
+
+
+def test_every_metric_is_described_with_its_type() -> None:
+    described = {row[0]: row[1] for row in rows("metrics.md") if row[0].startswith("plait_")}
+    metrics = Plait(Settings(store="memory://")).metrics
+    exported = {
+        each.name + ("_total" if each.type == "counter" else ""): each.type
+        for each in metrics.collect()
+    }
+    assert described == exported
+
+
+def test_every_limit_that_is_counted_is_described() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    assert [limit for limit in LIMITS if f"`{limit}`" not in text] == []
+    assert f"{Limits().document_bytes_max >> 20} MiB" in (DOCS / "protocol.md").read_text()
 
 
 def test_limits_in_the_protocol_are_those_of_the_code() -> None:

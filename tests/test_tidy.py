@@ -32,7 +32,9 @@ LAYERS = (
     "persistence",
     # The process: what anything may say, obey and use.
     "server server.errors server.limits server.memory server.logs",
-    "server.apart server.origins server.settings server.terminal",
+    "server.apart server.origins server.pace server.settings server.terminal",
+    # Bounds: what one client and all of them may take, and what is counted.
+    "server.admission server.capacity server.counters server.quota",
     # Bytes: frames, and updates as Yjs writes them.
     "server.wire server.wire.messages server.wire.strict_json",
     "server.wire.lib0",
@@ -41,7 +43,7 @@ LAYERS = (
     "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
     "server.appearance server.content server.document",
-    "server.stand_ins server.replay",
+    "server.cutting server.stand_ins server.replay",
     "server.revert server.folding",
     "server.compaction server.state",
     "server.facts server.recovery",
@@ -49,11 +51,17 @@ LAYERS = (
     # Rooms: one client, all clients of a document, all documents.
     "server.awareness server.outbox server.session",
     "server.member",
+    "server.remote",
+    "server.intake",
+    "server.changes server.kept_state",
+    "server.answers server.attendance server.fanout",
     "server.room",
     "server.connection server.loading",
+    "server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
-    "server.pump",
+    "server.handover server.metrics server.pump",
+    "server.direct",
     "server.channel server.endpoint",
     "server.openapi",
     "server.rest",
@@ -65,6 +73,11 @@ LAYERS = (
     "server.command",
     "server.cli_documents",
     "server.cli_store",
+    # The load generator: it speaks to servers as a client does.
+    "server.histogram server.target server.typist",
+    "server.editors server.machine server.scenarios",
+    "server.load",
+    "server.cli_bench",
     "server.cli",
     "server.__main__",
 )
@@ -74,10 +87,14 @@ RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row.split(
 PURE = {
     "persistence.compaction",
     "persistence.store",
+    "server.admission",
     "server.awareness",
+    "server.capacity",
+    "server.counters",
     "server.errors",
     "server.limits",
     "server.outbox",
+    "server.quota",
     "server.session",
 } | {module for module in RANK if f"{module}.".startswith("server.wire.")}
 # Its protocols say what stores do, and stores wait.
@@ -92,6 +109,9 @@ USERS = {
         "server.appearance": "reads a document's types to compare what they show",
         "server.revert": "edits a document back to what it was",
         "server.stand_ins": "makes the values that such an edit puts in",
+    },
+    "prometheus_client": {
+        "server.metrics": "tells what is counted elsewhere",
     },
     "starlette": {
         "web.pages": "serves pages and static files",

@@ -69,3 +69,6 @@ class Codec(Protocol):
 
     def awareness(self, update: bytes) -> bytes:
         """Return a frame that carries presence."""
+
+    def denied(self, reason: str) -> bytes:
+        """Return a frame that says why edits are not accepted."""

@@ -99,6 +99,10 @@ class YWebsocketCodec:
         """Return a frame that carries presence."""
         return b"\x01" + write_var_uint(len(update)) + update
 
+    def denied(self, reason: str) -> bytes:
+        """Return a frame that says why edits are not accepted."""
+        return auth_denied(reason)
+
 
 def _read_sync(reader: Reader) -> Message:
     step = reader.var_uint()

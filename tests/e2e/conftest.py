@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,22 @@ from tests.support.server import PlaitProcess
 OpenServer = Callable[..., Awaitable[PlaitProcess]]
 
 
+@pytest.fixture(params=["direct", "asgi"], scope="module")
+def sockets(request: pytest.FixtureRequest) -> str:
+    """How the server carries frames: every test runs both ways."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def open_server(tmp_path: Path) -> AsyncIterator[OpenServer]:
+async def open_server(tmp_path: Path, sockets: str) -> AsyncIterator[OpenServer]:
     """A function that starts a server with options; all are ended with the test."""
     servers: list[PlaitProcess] = []
     async with AsyncExitStack() as stack:
 
-        async def open_server(*options: str, store: Path | None = None) -> PlaitProcess:
+        async def open_server(*options: str, **how: Any) -> PlaitProcess:
             folder = tmp_path / f"server{len(servers)}"
-            servers.append(PlaitProcess(folder, *options, store=store))
+            options = ("--sockets", sockets, *options)
+            servers.append(PlaitProcess(folder, *options, **how))
             return await stack.enter_async_context(servers[-1])
 
         yield open_server
@@ -35,11 +43,11 @@ async def plait_server(open_server: OpenServer) -> PlaitProcess:
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaitProcess]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, sockets: str) -> Iterator[PlaitProcess]:
     """A server for all tests of a module that need nothing but a room of their own in it. It has to
     be well to the end.
     """
-    server = PlaitProcess(tmp_path_factory.mktemp("shared"))
+    server = PlaitProcess(tmp_path_factory.mktemp("shared"), "--sockets", sockets)
     asyncio.run(server.start())
     try:
         yield server

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import socket
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.support.authors import Author, text_of
 from tests.support.deadlines import eventually
 from tests.support.frames import UPDATE, update
 from tests.support.peer import peer
-from tests.support.server import PLAIT, PlaitProcess, environment
+from tests.support.server import PlaitProcess, refused
 
 RUN_SECONDS = 30
 
@@ -127,21 +126,6 @@ async def test_servers_on_one_store_follow_one_another(
 
 
 # Refusals to start: one line on standard error, and exit code 2
-
-
-def refused(*options: str, **variables: str) -> str:
-    """Run `plait serve` with options that can't be used; return the line that says why."""
-    done = subprocess.run(
-        [*PLAIT, "serve", "--port", "0", *options],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def plan(log: Sequence[LoggedUpdate], policy: CompactionPolicy = POLICY) -> Fold
     ("tail_updates", "tail_bytes", "snapshot_bytes", "expected"),
     [
         (0, 0, 0, False),
-        (500, 1 << 20, 0, False),
+        (500, 128 << 10, 0, False),
         (501, 501, 0, True),
-        (1, (1 << 20) + 1, 0, True),
+        (1, (128 << 10) + 1, 0, True),
         # A large snapshot is rewritten only when the tail has become a fair part of it.
         (501, 501, 100 << 20, False),
         (60_000, 60_000, 100 << 20, True),

@@ -156,7 +156,7 @@ async def test_the_state_as_json() -> None:
 
 
 async def test_a_document_that_takes_too_long_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "CONTENT_SECONDS", 0.001)
+    monkeypatch.setattr(api, "CONTENT_SECONDS", 0)
     async with serving() as (_, client):
         await put(client, "notes")
         told = error(await client.get("/api/docs/notes/state?format=json"), 500)

@@ -3,7 +3,8 @@
 import pytest
 
 from plait.server.connection import Connection
-from plait.server.errors import CloseCode, PlaitError, RoomUnavailable
+from plait.server.counters import Counters
+from plait.server.errors import CloseCode, LimitReached, PlaitError, RoomUnavailable
 from plait.server.limits import Limits
 from plait.server.wire.messages import SyncStep1
 from plait.server.wire.ywebsocket import YWEBSOCKET
@@ -94,6 +95,35 @@ def test_one_socket_can_be_in_several_rooms() -> None:
     connection.receive(YWEBSOCKET.sync_step1(b"a"))
     assert connection.closing is not None, "'a' is no state vector, but it was room a's"
     assert not one.room.members and not two.room.members
+
+
+def test_who_sends_more_than_its_quota_is_closed_and_nobody_else() -> None:
+    rig = Rig(Limits(frames_per_second=1))
+    loud, quiet = connect(rig), connect(rig)
+    for _ in range(rig.limits.frames_burst):
+        loud.receive(YWEBSOCKET.sync_step1(b"\x00"))
+    assert loud.closing is None
+    loud.receive(YWEBSOCKET.sync_step1(b"\x00"))
+    assert loud.closing is not None and loud.closing.code == CloseCode.LIMIT_REACHED
+    assert "frames_per_second" in loud.closing.reason
+    assert quiet.closing is None
+
+
+def test_what_a_connection_does_is_counted_once() -> None:
+    rig, counters = Rig(), Counters()
+    left, closed = (
+        Connection(rig.limits, lambda: None, rig.clock.monotonic, counters=counters)
+        for _ in range(2)
+    )
+    left.receive(b"\x00\x00\x01\x00")
+    left.lost()
+    left.lost()
+    closed.close(LimitReached("enough", limit="presence"))
+    closed.close(PlaitError("again"))
+    closed.lost()
+    assert (counters.opened, counters.frames_received, counters.bytes_received) == (2, 1, 4)
+    assert counters.closed == {"4400": 1, "4429": 1}, "the first spoke to a room it is not in"
+    assert counters.limits["presence"] == 1
 
 
 def test_a_message_to_no_room_is_refused() -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pycrdt
 import pytest
 
 from plait.server.document import Applied, Document, difference, merge
@@ -127,13 +126,25 @@ class _Failing:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def apply_update(self, update: bytes) -> None:
+    def create_transaction(self) -> "_Failing":
+        return self
+
+    def commit(self) -> None:
+        pass
+
+    def drop(self) -> None:
+        pass
+
+    def observe(self, callback: object) -> "_Failing":
+        return self
+
+    def apply_update(self, transaction: object, update: bytes) -> None:
         raise self._error
 
-    def get_update(self, state_vector: bytes) -> bytes:
+    def get_update(self, transaction: object, state_vector: bytes) -> bytes:
         raise self._error
 
-    def get_state(self) -> bytes:
+    def get_state(self, transaction: object) -> bytes:
         return b"\x00"
 
 
@@ -160,7 +171,7 @@ def test_an_interrupt_is_not_mistaken_for_a_panic() -> None:
 
 def test_a_state_that_is_not_the_documents_is_never_handed_out() -> None:
     class Wrong(_Failing):
-        def get_update(self, state_vector: bytes) -> bytes:
+        def get_update(self, transaction: object, state_vector: bytes) -> bytes:
             return Author(9).type("something else")
 
     made = document()
@@ -222,8 +233,8 @@ def test_half_an_emoji_in_one_merged_update_gives_what_yjs_has() -> None:
 
 def test_half_an_emoji_is_found_in_a_loaded_snapshot() -> None:
     made = document()
-    made.load_slice(HALF_EMOJI[0], lossy=False)
-    made.slices_loaded(types=0, lossy=(), astral=(HALF_EMOJI[0],))
+    made.load_slice(HALF_EMOJI[0], lossy=False, astral=True)
+    made.slices_loaded(types=0)
     for update in HALF_EMOJI[1:]:
         assert made.apply(update)[0] is Applied.CHANGED
     assert _text_t(made.encode()) == "Qa\ufffdxyzbend"
@@ -353,13 +364,17 @@ def test_a_document_that_cannot_be_built_anew_is_broken_and_never_empty() -> Non
     """Cutting a character builds it anew; it stayed empty, and was handed out, when that failed."""
     made = document(HALF_EMOJI[0])
     apply = made._to_pycrdt
-    made._to_pycrdt = lambda update: apply(b"\xff")  # type: ignore[method-assign]
+
+    def failing(update: bytes, *, watch: bool = False) -> bool:
+        return apply(b"\xff", watch=watch)
+
+    made._to_pycrdt = failing  # type: ignore[method-assign]
     with pytest.raises(DocumentBroken):
         made.apply(HALF_EMOJI[1])
 
 
 def test_a_state_that_lacks_what_is_known_is_never_handed_out() -> None:
     made = document(Author(1).type("hello"))
-    made._start(pycrdt.Doc())
+    made._doc = document()._doc
     with pytest.raises(DocumentBroken, match="is not the document's state"):
         made.encode()

@@ -10,7 +10,13 @@ from plait.persistence import CompactionPolicy, Update, Writer
 from plait.persistence.memory import MemoryStore
 from plait.server.compaction import Compactor
 from plait.server.connection import Connection
-from plait.server.errors import BadRoomName, DocumentGone, RoomUnavailable, ServerStopping
+from plait.server.errors import (
+    BadRoomName,
+    DocumentGone,
+    RoomUnavailable,
+    ServerFull,
+    ServerStopping,
+)
 from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.room import Room
@@ -284,6 +290,60 @@ async def test_edits_on_their_way_do_not_bring_a_deleted_document_back(
         assert await hub.delete("a", purge=purge)
         info = await hub.store.info("a")
         assert info is None if purge else info is not None and info.deleted_ms is not None
+
+
+# Too many
+
+
+async def test_a_new_room_takes_the_place_of_one_that_nobody_is_in() -> None:
+    async with running(limits=Limits(rooms_max=2)) as hub:
+        async with hub.room("a"):
+            pass
+        clock_of(hub).now += 1
+        async with hub.room("b"):
+            async with hub.room("c"):
+                assert sorted(hub.rooms()) == ["b", "c"]
+
+
+async def test_without_a_place_a_room_is_refused_and_those_there_live_on() -> None:
+    async with running(limits=Limits(rooms_max=1)) as hub:
+        async with hub.room("a") as room:
+            for _ in range(2):
+                with pytest.raises(ServerFull, match="rooms_max") as caught:
+                    async with hub.room("b"):
+                        pass
+            assert (caught.value.status, caught.value.limit) == (503, "rooms_max")
+            async with hub.room("a") as again:
+                assert again is room
+        hub.tick()
+        async with hub.room("b"):
+            assert list(hub.rooms()) == ["b"]
+
+
+async def test_a_room_with_something_unsaved_does_not_make_way() -> None:
+    async with running(limits=Limits(rooms_max=1)) as hub:
+        async with hub.room("a") as room:
+            faulty(hub).away = True
+            send(connect(hub, room), Author(1).type("hello"))
+        with pytest.raises(ServerFull):
+            async with hub.room("b"):
+                pass
+        faulty(hub).away = False
+        await hub.writer.flush(10)
+
+
+async def test_only_so_many_documents_are_loaded_at_once() -> None:
+    async with running(limits=Limits(loads_max=2)) as hub, AsyncExitStack() as stack:
+        faulty(hub).may_load.clear()
+        enter = [asyncio.create_task(stack.enter_async_context(hub.room(name))) for name in "abcde"]
+        await eventually(lambda: faulty(hub).loads == 2)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert faulty(hub).loads == 2
+        faulty(hub).may_load.set()
+        await asyncio.gather(*enter)
+        assert len(hub.rooms()) == 5
+        assert sum(hub.counters.load_seconds.counts) == 5
 
 
 # The end

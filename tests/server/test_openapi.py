@@ -11,9 +11,9 @@ from starlette.routing import Route
 
 from plait.server import __version__, errors, rest
 from plait.server.api import operations
+from plait.server.counters import kind_of
 from plait.server.errors import PlaitError
 from plait.server.openapi import HEALTH
-from plait.server.rest import code
 from tests.support.rest import DESCRIPTION, serving
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -59,7 +59,7 @@ async def test_every_route_that_is_not_a_page_is_described() -> None:
     async with serving() as (plait, _):
         routes = {route.path for route in plait.asgi.routes if isinstance(route, Route)}
         pages = {"/", "/favicon.ico", "/static/{name:path}"}
-        assert routes - pages == {each.path for each in HEALTH}
+        assert routes - pages - {"/metrics"} == {each.path for each in HEALTH}
     assert described() == {(each.method, each.path) for each in [*operations(), *HEALTH]}
 
 
@@ -125,7 +125,7 @@ def test_each_error_is_in_the_documentation_with_its_status() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes|no) \|", text, re.MULTILINE)
     told = {name: (int(status), retry == "yes") for name, status, retry in rows}
     assert told == {
-        code(kind): (kind.status, kind.retry)
+        kind_of(kind): (kind.status, kind.retry)
         for module in (errors, rest)
         for kind in vars(module).values()
         if isinstance(kind, type)

@@ -8,6 +8,7 @@ from plait.persistence import DocumentDeleted, LoggedUpdate, StoreUnavailable
 from plait.server.document import Document
 from plait.server.errors import (
     DocumentBroken,
+    DocumentFull,
     DocumentGone,
     LimitReached,
     RoomUnavailable,
@@ -62,17 +63,34 @@ def test_presence_goes_to_everybody_its_sender_included() -> None:
     rig = Rig()
     ann, ben = rig.client(), rig.client()
     ann.send(told(7, 1))
+    rig.turn()
     for member in (ann, ben):
         (message,) = member.received()
         assert presence(message) == [Entry(7, 1, b"{}")]
+
+
+def test_presence_of_a_turn_is_told_at_once_and_only_the_newest() -> None:
+    rig = Rig()
+    ann, ben = rig.client(), rig.client()
+    for clock in range(1, 4):
+        ann.send(told(7, clock))
+        ben.send(told(8, clock))
+    ann.send(told(7, 4, None))
+    rig.turn()
+    for member in (ann, ben):
+        (message,) = member.received()
+        assert presence(message) == [Entry(7, 4, None), Entry(8, 3, b"{}")]
+    assert ben.received() == []
 
 
 def test_who_leaves_takes_its_presence_along() -> None:
     rig = Rig()
     ann, ben = rig.client(), rig.client()
     ann.send(told(7, 1))
+    rig.turn()
     ben.received()
     ann.leave()
+    rig.turn()
     (message,) = ben.received()
     assert presence(message) == [Entry(7, 2, None)]
 
@@ -378,6 +396,7 @@ def test_presence_that_was_missed_is_told_when_one_reads_again() -> None:
     ann.send(SyncUpdate(Author(1).type("x" * 300)))
     rig.turn()
     ann.send(told(7, 1))
+    rig.turn()
     entries = [presence(each) for each in slow.read() if isinstance(each, AwarenessUpdate)]
     assert entries == [[Entry(7, 1, b"{}")]]
 
@@ -412,9 +431,11 @@ def test_presence_that_is_not_renewed_expires_for_all() -> None:
     rig = Rig()
     ann, ben = rig.client(), rig.client()
     ann.send(told(7, 1))
+    rig.turn()
     ben.received()
     rig.clock.now += 31
     rig.room.tick()
+    rig.turn()
     assert presence(ben.received()[0]) == [Entry(7, 2, None)]
 
 
@@ -446,11 +467,11 @@ async def test_an_update_of_a_program_that_is_not_ready_is_refused() -> None:
         rig.room.apply(author.type("b"))
 
 
-def test_what_another_writer_stored_is_forwarded_but_not_stored_again() -> None:
+async def test_what_another_writer_stored_is_forwarded_but_not_stored_again() -> None:
     rig = Rig()
     ann = rig.client()
     update = Author(1).type("hello")
-    assert rig.room.apply_logged(LoggedUpdate(1, "room", update, "", 0))
+    assert await rig.room.apply_logged(LoggedUpdate(1, "room", update, "", 0))
     rig.turn()
     assert ann.received() == [SyncUpdate(update)]
     assert rig.log.rows == []
@@ -471,3 +492,95 @@ async def test_a_deleted_document_sends_its_members_away() -> None:
         await waiting
     assert not rig.room.busy
     assert rig.room.dead, "who comes now asks the store"
+
+
+# A full document
+
+
+async def full_room() -> tuple[Rig, Author, Client, Client]:
+    """Return a room whose document is nearly full, its author, and two members."""
+    rig = Rig(Limits(document_bytes_max=1000))
+    author = Author(1)
+    await rig.room.apply_logged(LoggedUpdate(1, "room", author.type("x" * 900), "", 0))
+    rig.turn()
+    return rig, author, rig.client(), rig.client()
+
+
+async def test_a_full_document_takes_no_more_but_its_author_stays_and_is_told() -> None:
+    rig, author, ann, ben = await full_room()
+    ann.send(SyncUpdate(author.type("y" * 200)))
+    rig.turn()
+    (frame,) = iter(ann.socket.outbox.take, None)
+    assert frame.startswith(b"\x02\x00") and b"document_mb" in frame
+    ann.send(SyncUpdate(author.type("z")))
+    rig.turn()
+    assert ann.socket.outbox.take() is None, "told once, and asked for nothing"
+    assert ben.received() == [] and rig.log.rows == []
+    assert ann.socket.closed_with is None and not rig.room.busy
+
+
+async def test_a_full_document_can_be_read_and_others_edit_what_fits_in() -> None:
+    rig, author, ann, ben = await full_room()
+    ann.send(SyncUpdate(author.type("y" * 200)))
+    ben.send(SyncStep1(b"\x00"))
+    (answer,) = ben.received()
+    assert isinstance(answer, SyncStep2) and text_of(answer.update) == "x" * 900
+    small = Author(2).type("z")
+    ben.send(SyncUpdate(small))
+    rig.turn()
+    assert [row.update for row in rig.log.rows] == [small]
+
+
+async def test_deleting_makes_room_and_what_was_refused_comes_after_all() -> None:
+    rig, author, ann, ben = await full_room()
+    ann.send(SyncUpdate(author.type("y" * 200)))
+    rig.turn()
+    list(iter(ann.socket.outbox.take, None))
+    other = Author(2)
+    other.hear(rig.room.document.encode())
+    ben.send(SyncUpdate(other.delete(0, 500)))
+    rig.turn()
+    rig.clock.now += rig.limits.measure_seconds
+    rig.room.tick()
+    question = next(each for each in ann.received() if isinstance(each, SyncStep1))
+    ann.send(SyncStep2(author.doc.get_update(question.state_vector)))
+    rig.turn()
+    rig.log.commit()
+    assert text_of(rig.room.document.encode()) == "x" * 400 + "y" * 200
+    assert any(isinstance(each, SyncUpdate) for each in ann.received()), "acknowledged"
+
+
+async def test_a_full_document_takes_deletions_of_the_one_who_was_refused() -> None:
+    rig, author, ann, _ = await full_room()
+    state = author.doc.get_state()
+    other = Author(2)
+    other.hear(author.state())
+    ann.send(SyncUpdate(other.type("y" * 200)))
+    ann.send(SyncUpdate(other.delete(0, 10)))
+    rig.turn()
+    assert len(rig.log.rows) == 1
+    assert rig.room.document.state_vector() == state
+
+
+async def test_the_size_is_that_of_the_content_and_not_of_the_typing() -> None:
+    rig = Rig(Limits(document_bytes_max=1000))
+    ann, author = rig.client(), Author(1)
+    for _ in range(500):
+        ann.send(SyncUpdate(author.type("x")))
+        rig.clock.now += 1
+    rig.turn()
+    assert len(rig.log.rows) == 500
+    assert len(rig.room.document.encode()) < 600
+
+
+async def test_nothing_but_reading_depends_on_a_limit_that_was_lowered() -> None:
+    rig, author, ann, _ = await full_room()
+    for _ in range(3):
+        assert await rig.room.apply_logged(LoggedUpdate(2, "room", author.type("y" * 900), "", 0))
+    rig.turn()
+    with pytest.raises(DocumentFull):
+        rig.room.apply(author.type("z"))
+    ann.received()
+    ann.send(SyncStep1(b"\x00"))
+    (answer,) = ann.received()
+    assert isinstance(answer, SyncStep2) and len(text_of(answer.update)) == 900 + 3 * 900

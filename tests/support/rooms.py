@@ -1,11 +1,14 @@
 """A room without sockets, loop or store: every step is taken by the test."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from plait.persistence import StoreError, Update
+from plait.server.cutting import Cut
 from plait.server.document import Document
 from plait.server.errors import PlaitError
+from plait.server.kept_state import State
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
@@ -54,8 +57,12 @@ class HeldSource:
     def __init__(self) -> None:
         self.documents: list[asyncio.Future[Document]] = []
         self.differences: list[tuple[bytes, asyncio.Future[bytes]]] = []
+        self.states: list[asyncio.Future[State]] = []
+        self.cuts: list[tuple[bytes, dict[int, int], asyncio.Future[Cut]]] = []
+        self.reserved = 0
+        self.reserved_max = 1 << 30
 
-    def document(self) -> "asyncio.Future[Document]":
+    def document(self, *, remote: bool = False) -> "asyncio.Future[Document]":
         """Return a document that is yet to come."""
         self.documents.append(asyncio.get_running_loop().create_future())
         return self.documents[-1]
@@ -65,6 +72,30 @@ class HeldSource:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.differences.append((state_vector, future))
         return future
+
+    def state(self) -> "asyncio.Future[State]":
+        """Return a state that is yet to come."""
+        self.states.append(asyncio.get_running_loop().create_future())
+        return self.states[-1]
+
+    def cut(self, update: bytes, known: dict[int, int]) -> "asyncio.Future[Cut]":
+        """Return a cut update that is yet to come."""
+        future: asyncio.Future[Cut] = asyncio.get_running_loop().create_future()
+        self.cuts.append((update, known, future))
+        return future
+
+    def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+        """Run a coroutine."""
+        return asyncio.ensure_future(work)
+
+    def reserve(self, length: int) -> bool:
+        """Take so many bytes, if there is room for them."""
+        self.reserved += length
+        return self.reserved <= self.reserved_max
+
+    def release(self, length: int) -> None:
+        """Give them back."""
+        self.reserved -= length
 
 
 class RecordingSocket:

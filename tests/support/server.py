@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 
 PLAIT = (sys.executable, "-W", "default", "-m", "plait.server")
 """The command, with warnings that Python keeps silent about otherwise."""
@@ -34,13 +34,16 @@ class PlaitProcess:
         folder: where the store and the log are.
         options: further ones of `plait serve`, which may override those set here.
         store: of another process, to share it.
+        secure: whether it speaks TLS, as the options have to say.
     """
 
-    def __init__(self, folder: Path, *options: str, store: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, store: Path | None = None, secure: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.ws_url = f"ws://127.0.0.1:{self.port}"
+        at = f"{'s' if secure else ''}://127.0.0.1:{self.port}"
+        self.url, self.ws_url = "http" + at, "ws" + at
         self.store_path = store or folder / "plait.db"
         self.store_url = f"sqlite:///{self.store_path}"
         self._options = options
@@ -151,3 +154,18 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def refused(*options: str, **variables: str) -> str:
+    """Run `plait serve` with options that can't be used; return the line that says why."""
+    done = subprocess.run(
+        [*PLAIT, "serve", "--port", "0", *options],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line

@@ -1,0 +1,59 @@
+"""Tells the members of a room who is here: at the end of a turn, what is newest of each client, in
+one frame for each dialect.
+
+Whoever drags a selection tells of it sixty times a second, and a hundred clients that come back
+tell of themselves at once. A turn of the event loop is as long as the server is busy, so the more
+there is to tell, the more of it is told together.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+
+from plait.server.changes import Clock
+from plait.server.counters import Counters
+from plait.server.member import Member
+from plait.server.wire.messages import Codec
+from plait.server.wire.presence import Entry, encode_presence
+
+
+class Attendance:
+    """What has changed in the presence of a room's members since they were told.
+
+    Args:
+        members: those of the room, at any time.
+        call_soon: calls something at the end of the turn.
+    """
+
+    def __init__(
+        self,
+        members: Collection[Member],
+        clock: Clock,
+        call_soon: Callable[[Callable[[], None]], object],
+        counters: Counters,
+    ) -> None:
+        self._members = members
+        self._clock = clock
+        self._call_soon = call_soon
+        self._counters = counters
+        self._news: dict[int, Entry] = {}
+
+    def tell(self, entries: Iterable[Entry]) -> None:
+        """Have everybody told, at the end of the turn."""
+        for entry in entries:
+            if not self._news:
+                self._call_soon(self.flush)
+            self._news[entry.client] = entry
+
+    def flush(self) -> None:
+        """Tell everybody now."""
+        if not self._news:
+            return
+        update = encode_presence(self._news.values())
+        self._news = {}
+        now = self._clock.monotonic()
+        frames: dict[Codec, bytes] = {}
+        for member in self._members:
+            frame = frames.get(member.codec)
+            if frame is None:
+                frame = frames[member.codec] = member.codec.awareness(update)
+            member.send_presence_frame(frame, now)
+        self._counters.send(len(self._members), len(update))

@@ -1,0 +1,112 @@
+"""What a room does with an update that was applied: who hears of it, and what goes into the log."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from plait.persistence import StoreError, Update
+from plait.server.cutting import Cut
+from plait.server.document import merge
+from plait.server.errors import DocumentBroken
+from plait.server.intake import Upload
+from plait.server.member import Member
+from plait.server.wire.update import Shape
+
+log = logging.getLogger(__name__)
+
+MERGE_BYTES_MAX = 64 << 10
+"""Updates of one turn are merged up to this size; above it, merging costs more than sending one by
+one.
+"""
+
+Run = tuple[int, int, int]
+"""A client, and the first and the end clock of its structs in an update."""
+
+
+class Clock(Protocol):
+    """The two times that a room needs; a simulation brings its own."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only go forward, for deadlines."""
+
+    def wall_ms(self) -> int:
+        """Return milliseconds since 1970, to write beside an update. Orders nothing."""
+
+
+class Log(Protocol):
+    """Where a room's updates are made to last: `plait.persistence.Writer`."""
+
+    def append(
+        self,
+        updates: Sequence[Update],
+        done: Callable[[Sequence[int]], None],
+        failed: Callable[[StoreError], None] | None = None,
+    ) -> None:
+        """Commit updates in order, and call `done` when they are; never blocks."""
+
+
+@dataclass(slots=True)
+class Change:
+    """An update of this turn."""
+
+    update: bytes
+    shape: Shape
+    author: Member | None = None
+    who: str = ""
+    news: bool = True
+    """Whether it changed the document, so that others have to hear of it."""
+    append: bool = True
+    """Whether it is not in the log yet."""
+    committed: "asyncio.Future[bool] | None" = None
+    """Told when it is."""
+    parts: Sequence[bytes] = ()
+    """What is logged instead of the update, if it is large, so that loading it stops nobody."""
+
+    @classmethod
+    def of(cls, upload: Upload, cut: Cut, news: bool) -> "Change":
+        """Return the change that a large update made."""
+        return cls(
+            upload.update if cut.unknown is None else cut.unknown,
+            cut.shape,
+            upload.author,
+            upload.who,
+            news,
+            news and upload.append,
+            upload.committed,
+            [part for part, _ in cut.parts],
+        )
+
+    @property
+    def rows(self) -> Sequence[bytes]:
+        """Return what has to be appended to the log."""
+        return (self.parts or (self.update,)) if self.append else ()
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether pycrdt merges it with others without loss."""
+        return self.shape.lossless and not self.shape.astral
+
+
+def lower(clocks: dict[int, int], runs: Iterable[Run]) -> None:
+    """Take runs out of clocks, so that a diff from them holds those runs."""
+    for client, first, _ in runs:
+        if clocks.get(client, 0) > first:
+            clocks[client] = first
+
+
+def merged(changes: Sequence[Change]) -> list[bytes]:
+    """Return the updates of changes as one, where that loses nothing and costs little."""
+    updates = [each.update for each in changes]
+    if (
+        len(updates) == 1
+        or sum(map(len, updates)) > MERGE_BYTES_MAX
+        or not all(each.mergeable for each in changes)
+    ):
+        return updates
+    try:
+        return [merge(updates)]
+    except DocumentBroken:
+        log.exception("pycrdt applied updates that it can't merge; they are sent one by one")
+        return updates

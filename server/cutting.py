@@ -1,0 +1,91 @@
+"""Cut a large update from outside into parts that can be applied one after another.
+
+pycrdt holds the interpreter for as long as it applies an update: a second for one of 500,000 small
+structs. So a large update is inspected and cut in a process of its own (`plait.server.apart`), and
+the room applies the parts with pauses. Functions of bytes, for that process.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from plait.server.document import unknown_part
+from plait.server.limits import Limits
+from plait.server.wire import surrogates
+from plait.server.wire.slices import SLICE_BYTES, slice_state
+from plait.server.wire.update import Shape, inspect
+
+LARGE_BYTES = SLICE_BYTES
+"""Updates above this are cut. Up to here one takes 20 ms at worst, when it consists of nothing but
+single characters, and 5 ms in a document of many small values.
+"""
+CUT_SECONDS = 120.0
+"""How long cutting may take."""
+
+
+class Cut(NamedTuple):
+    """A large update that may be applied in parts."""
+
+    shape: Shape
+    """Of the whole."""
+    parts: tuple[tuple[bytes, Shape], ...]
+    """In this order none of them waits for a later one. None at all if there is no such order."""
+    unknown: bytes | None
+    """The update without what was known of it in part; None if it is to be taken as it came."""
+    torn: frozenset[tuple[int, int]]
+    """Surrogate pairs of its own text that it cuts in half itself."""
+
+
+def cut(update: bytes, known: Mapping[int, int], limits: Limits) -> Cut:
+    """Cut an update for a document with these clocks.
+
+    Raises:
+        UpdateRefused: it is not an update, or one that pycrdt must not see.
+        DocumentBroken: pycrdt failed on it.
+    """
+    shape = inspect(update, any_depth_max=limits.any_depth_max)
+    if is_partly_known(shape, known):
+        unknown, rest = unknown_part(update, shape, known, limits)
+        return Cut(rest, _parts(unknown, limits), unknown, _torn(unknown, rest, known))
+    return Cut(shape, _parts(update, limits), None, _torn(update, shape, known))
+
+
+def is_partly_known(shape: Shape, known: Mapping[int, int]) -> bool:
+    """Whether something in an update is known and something after it is not, so that it has to be
+    cut there. Gaps within an update (Skip structs) go with what is known, too.
+    """
+    before = None
+    for client, first, end in shape.runs:
+        if first < known.get(client, 0) < end:
+            return True
+        if client == before:
+            return True
+        before = client
+    return False
+
+
+def row_parts(update: bytes, limits: Limits) -> list[bytes]:
+    """Return a row of the log as updates, each of which builds only upon those before it.
+
+    Raises:
+        UpdateRefused: it is not an update.
+    """
+    inspect(update, any_depth_max=limits.any_depth_max)
+    try:
+        return slice_state(update)
+    except ValueError:  # It has gaps, and may or may not be ready: that shows when it is applied.
+        return [update]
+
+
+def _parts(update: bytes, limits: Limits) -> tuple[tuple[bytes, Shape], ...]:
+    try:
+        slices = slice_state(update)
+    except ValueError:
+        return ()
+    return tuple((part, inspect(part, any_depth_max=limits.any_depth_max)) for part in slices)
+
+
+def _torn(update: bytes, shape: Shape, known: Mapping[int, int]) -> frozenset[tuple[int, int]]:
+    if not shape.astral:
+        return frozenset()
+    pairs = surrogates.pairs(update)
+    return frozenset(surrogates.broken(pairs, surrogates.cuts(update, known)))
