@@ -51,7 +51,7 @@ class WriterState:
     full: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """The updates of one call to `append`."""
 
@@ -96,6 +96,8 @@ class Writer:
         self._numbers = 0
         self._unsaved_updates = 0
         self._unsaved_bytes = 0
+        self.full = False
+        """Whether callers should stop reading from their sockets."""
         self._failing_since: float | None = None
         self._last_error: StoreError | None = None
         self._retry_seconds = 0.0
@@ -124,15 +126,17 @@ class Writer:
         """
         if self._closed:
             raise StoreUnavailable("the writer is closed")
+        length = 0
         for update in updates:
             # Within a transaction one such name would hold up everybody's updates for ever.
             update.document.encode()
             update.who.encode()
+            length += len(update.update) + UPDATE_OVERHEAD_BYTES
         self._numbers += 1
-        length = sum(len(update.update) + UPDATE_OVERHEAD_BYTES for update in updates)
         self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
         self._count(len(updates), length)
-        self._work.set()
+        if len(self._queue) == 1:
+            self._work.set()
 
     def pending(self, document: str) -> Sequence[Update]:
         """Return the updates of a document that are not known to be committed, in order."""
@@ -217,11 +221,6 @@ class Writer:
     def unsaved_bytes(self) -> int:
         """The memory that they take, about."""
         return self._unsaved_bytes
-
-    @property
-    def full(self) -> bool:
-        """Whether callers should stop reading from their sockets."""
-        return self._unsaved_bytes > self._unsaved_bytes_max
 
     # The loop
 
@@ -351,11 +350,13 @@ class Writer:
     def _count(self, updates: int, length: int) -> None:
         self._unsaved_updates += updates
         self._unsaved_bytes += length
-        if self.full:
-            self._not_full.clear()
-        else:
-            self._not_full.set()
-        if self.full != self._reported[1]:
+        full = self._unsaved_bytes > self._unsaved_bytes_max
+        if full != self.full:
+            self.full = full
+            if full:
+                self._not_full.clear()
+            else:
+                self._not_full.set()
             self._report()
 
     def _report(self) -> None:

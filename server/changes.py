@@ -63,6 +63,8 @@ class Change:
     """Told when it is."""
     parts: Sequence[bytes] = ()
     """What is logged instead of the update, if it is large, so that loading it stops nobody."""
+    frame: bytes = b""
+    """The frame that it came in, if that is what others have to be sent in its author's dialect."""
 
     @classmethod
     def of(cls, upload: Upload, cut: Cut, news: bool) -> "Change":

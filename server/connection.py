@@ -59,6 +59,7 @@ class Connection:
 
     __slots__ = (
         "_address_of",
+        "_alone",
         "_clock",
         "_counters",
         "_ended",
@@ -89,6 +90,8 @@ class Connection:
         self._clock = clock
         self._address_of = address_of
         self._memberships: dict[str, tuple[Room, Member]] = {}
+        self._alone: tuple[Room, Member] | None = None
+        """The one membership, in a dialect without addresses."""
         self._quota = Quota(limits, clock())
         self._counters = counters or Counters()
         self._counters.opened += 1
@@ -101,11 +104,13 @@ class Connection:
         assert address not in self._memberships
         member = Member(self, codec, self._limits, self._clock(), who)
         self._memberships[address] = room, member
+        if self._address_of is _only_room:
+            self._alone = room, member
         room.join(member)
 
     def lost(self) -> None:
         """Leave every room: the socket is gone."""
-        memberships, self._memberships = self._memberships, {}
+        memberships, self._memberships, self._alone = self._memberships, {}, None
         for room, member in memberships.values():
             room.leave(member)
         self.outbox.clear()
@@ -131,7 +136,13 @@ class Connection:
         try:
             if self._quota.spend(len(frame)):
                 self._quota.refill(self._clock())
-            membership = self._memberships.get(self._address_of(frame))
+            if (membership := self._alone) is not None:
+                room, member = membership
+                update = member.codec.plain_update(frame)
+                if update is not None and room.receive_plain(member, frame, update):
+                    return
+            else:
+                membership = self._memberships.get(self._address_of(frame))
             if membership is None:
                 raise DecodeError("the message is addressed to a document that is not open here")
             room, member = membership
@@ -156,7 +167,7 @@ class Connection:
         a large update of this client. See `ready`.
         """
         for room, member in self._memberships.values():
-            if not room.ready.is_set() or member.busy:
+            if not room.ready.is_set() or (member.intake is not None and member.busy):
                 return True
         return False
 

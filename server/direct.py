@@ -235,10 +235,16 @@ class DirectSocket(WSListener):
         self._pings = 0
         if transport.is_close_frame_sent and frame.msg_type != WSMsgType.CLOSE:
             return  # picows goes on to parse after it has found an error
-        if frame.msg_type == BINARY and frame.fin and self._parts is None:
-            self._received(frame.get_payload_as_bytes())
-        else:
+        if frame.msg_type != BINARY or not frame.fin or self._parts is not None:
             self._received_rarely(transport, frame)
+        elif self._early is not None:
+            self._early.append(frame.get_payload_as_bytes())
+        else:  # Nearly all frames come here: see `Room.receive_plain`.
+            message = frame.get_payload_as_bytes()
+            self.connection.receive(message)
+            self._burst += 1 + len(message) // UNIT_BYTES
+            if self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting:
+                self._pause()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Leave the room: the socket is gone."""

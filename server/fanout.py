@@ -5,7 +5,7 @@ for speed, and looks at nothing but what nearly all have in common: they read wh
 The others are left to the room.
 """
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from plait.server.member import Member
 from plait.server.outbox import FAST_BYTES_MAX
@@ -13,17 +13,21 @@ from plait.server.wire.messages import Codec
 
 
 def fan_out(
-    members: Collection[Member], but: Container[Member], updates: Sequence[bytes], now: float
+    members: Iterable[Member],
+    but: Container[Member | None],
+    updates: Sequence[bytes],
+    now: float,
+    frames: dict[Codec, list[bytes]],
 ) -> tuple[int, list[tuple[Member, list[bytes]]]]:
     """Send updates to members, encoded once for each dialect.
 
     Args:
         but: members to leave out.
+        frames: what is encoded already, by dialect; completed here.
 
     Returns:
         How many were sent their one frame, and the others with the frames that they should get.
     """
-    frames: dict[Codec, list[bytes]] = {}
     encoded: list[bytes] = []
     frame = b""
     codec, short, sent = None, False, 0

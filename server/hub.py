@@ -340,7 +340,7 @@ class Hub:
             call_soon=asyncio.get_running_loop().call_soon,
             counters=self.counters,
         )
-        room.logged = loaded.rows
+        room.saving.logged = loaded.rows
         return room
 
     async def reload(self, name: str, remote: bool) -> Document:
@@ -387,7 +387,7 @@ class Hub:
             del self._entries[name]
             room.document.close()
             freed += room.document.memory_bytes
-            if room.logged:
+            if room.saving.logged:
                 self._compactor.consider(name)
         if freed > GIVE_BACK_BYTES:
             give_back()
@@ -409,8 +409,8 @@ class Hub:
         for name, room in self.rooms().items():
             if crc32(name.encode(errors="replace")) % ROOM_TICKS == self._ticks % ROOM_TICKS:
                 room.tick()
-                if room.logged > LOGGED_MAX:
-                    room.logged = 0
+                if room.saving.logged > LOGGED_MAX:
+                    room.saving.logged = 0
                     self._compactor.consider(name)
         self._drop_states()
         self._unload_idle()

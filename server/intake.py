@@ -113,7 +113,8 @@ class Intake:
         self._shown = shown
         self._source = source
         self._limits = limits
-        self._line: deque[Upload] = deque()
+        self.line: deque[Upload] = deque()
+        """What is being taken in, and what waits for that."""
         self._shape: Shape | None = None
         self._before: dict[int, int] = {}
         """For the clients in the update whose turn it is, their clocks before its first part."""
@@ -125,17 +126,17 @@ class Intake:
     @property
     def busy(self) -> bool:
         """Whether anything is in the line."""
-        return bool(self._line)
+        return bool(self.line)
 
     async def empty(self) -> None:
         """Wait until nothing is in the line."""
-        while self._line:
-            await asyncio.wait([upload.done for upload in self._line])
+        while self.line:
+            await asyncio.wait([upload.done for upload in self.line])
 
     async def whole(self) -> None:
         """Wait until the document has got no part of an update."""
         while self.applying:
-            await asyncio.wait([self._line[0].done])
+            await asyncio.wait([self.line[0].done])
 
     def add(self, upload: Upload) -> None:
         """Put an update into the line.
@@ -145,10 +146,10 @@ class Intake:
         """
         if not self._source.reserve(len(upload.update)):
             raise RoomUnavailable("too many large updates at once; try again")
-        self._line.append(upload)
+        self.line.append(upload)
         if upload.author is not None:
             upload.author.intake = upload.done
-        if len(self._line) == 1:
+        if len(self.line) == 1:
             self._source.start(self._run())
 
     def concerns(self, update: bytes) -> bool:
@@ -202,8 +203,8 @@ class Intake:
     # One after another
 
     async def _run(self) -> None:
-        while self._line:
-            upload = self._line[0]
+        while self.line:
+            upload = self.line[0]
             applied = None
             try:
                 applied = await self._take_in(upload)
@@ -213,7 +214,7 @@ class Intake:
                 log.exception("room %r: a large update failed", self._room.name)
                 self._room.not_taken_in(upload, PlaitError("the server failed on this message"))
             finally:
-                self._line.popleft()
+                self.line.popleft()
                 self._source.release(len(upload.update))
                 self._let_go()
                 if not upload.done.done():

@@ -71,6 +71,11 @@ class Member:
         """Whether the room is still taking in what it sent, so that its messages have to wait."""
         return self.intake is not None and not self.intake.done()
 
+    @property
+    def behind(self) -> bool:
+        """Whether it may have to be brought up to date."""
+        return self.lagging_from is not None or self.missed_presence or self.session.holds
+
     def send(self, frame: bytes, now: float) -> bool:
         """Send a frame of sync; return whether it will arrive."""
         arrives = self.outbox.push(frame, now)

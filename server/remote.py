@@ -77,6 +77,10 @@ class RemoteDocument(Document):
         document._known = facts.clocks
         return document, waiting
 
+    def apply_typed(self, update: bytes) -> Shape | None:
+        """Return None: nothing can be applied at once."""
+        return None
+
     def close(self) -> None:
         """End the process."""
         _open.discard(self)

@@ -13,9 +13,9 @@ whoever reads from a socket waits for it); large updates, which are taken in ste
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from plait.persistence import DocumentDeleted, LoggedUpdate, StoreError, Update
+from plait.persistence import LoggedUpdate
 from plait.server.answers import PACED_BYTES, Answers, Source, is_large
 from plait.server.attendance import Attendance
 from plait.server.awareness import Awareness
@@ -27,7 +27,6 @@ from plait.server.document import Applied, Document
 from plait.server.errors import (
     DocumentBroken,
     DocumentFull,
-    DocumentGone,
     PlaitError,
     RoomUnavailable,
     UpdateRefused,
@@ -37,15 +36,13 @@ from plait.server.intake import Intake, Upload
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.remote import REMOTE_BYTES
+from plait.server.saving import Saving
 from plait.server.session import ApplyPresence, ApplyUpdate, SendMissing, SendPresence
-from plait.server.wire.messages import Message
+from plait.server.wire.messages import Codec, Message
 from plait.server.wire.state_vector import encode_state_vector
 from plait.server.wire.update import Shape
 
 log = logging.getLogger(__name__)
-
-LOGGED_UNIT_BYTES = 1024
-"""What a row that is replayed counts for in bytes; see `Room.logged`."""
 
 
 class Room:
@@ -75,13 +72,7 @@ class Room:
         """Whether the document was deleted or could not be rebuilt; who comes now gets another
         room.
         """
-        self.unsaved = 0
-        """Turns given to the writer and not committed yet."""
-        self.logged = 0
-        """Rows replayed or logged since somebody last considered compaction and set it to 0; long
-        ones count for more.
-        """
-        self._writer = writer
+        self.saving = Saving(self, writer, clock, call_soon)
         self._source = source
         self._stays = False  # Whether the document could not be moved to another process.
         self.answers = Answers(self, source)
@@ -96,7 +87,7 @@ class Room:
     @property
     def busy(self) -> bool:
         """Whether there is anything that is not committed yet."""
-        return bool(self.unsaved or self._turn or self.intake.busy)
+        return bool(self.saving.unsaved or self._turn or self.intake.busy)
 
     # Members
 
@@ -140,6 +131,33 @@ class Room:
                 member.send_presence(self.awareness.states(), self._clock.monotonic())
             case None:
                 pass
+
+    def receive_plain(self, member: Member, frame: bytes, update: bytes) -> bool:
+        """Do what `receive` does for a frame with an update, if that is what typing makes and there
+        is nothing special to it; return whether that was so.
+
+        Nine of ten messages are such, and at low rates most of what they cost is the number of
+        functions that are called: each is fetched from memory that others have used meanwhile.
+
+        Raises:
+            PlaitError: like `receive`.
+        """
+        if not member.session.takes_updates or self.intake.line:
+            return False
+        if self.document.size_bytes + len(update) > self._capacity.bytes_max:
+            return False
+        try:
+            shape = self.document.apply_typed(update)
+        except DocumentBroken as error:
+            raise self._broken(error) from error
+        if shape is None:
+            return False
+        self._counters.updates_applied += 1
+        member.unacknowledged += 1
+        if not self._turn:
+            self._call_soon(self.flush)
+        self._turn.append(Change(update, shape, member, member.who, frame=frame))
+        return True
 
     def catch_up(self, member: Member) -> None:
         """Bring a member up to date whose socket lagged and is read again."""
@@ -253,9 +271,13 @@ class Room:
         try:
             return self.document.apply(update)
         except DocumentBroken as error:
-            log.error("room %r: %s; the document is loaded anew", self.name, error)
-            self.rebuild()
-            raise UpdateRefused("the update can't be applied to this document") from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: DocumentBroken) -> UpdateRefused:
+        """Load the document anew; return what the author of the last update is told."""
+        log.error("room %r: %s; the document is loaded anew", self.name, error)
+        self.rebuild()
+        return UpdateRefused("the update can't be applied to this document")
 
     def _add(self, change: Change) -> None:
         if not self._turn:
@@ -264,16 +286,22 @@ class Room:
 
     def flush(self) -> None:
         """Send this turn's updates to the other members and to the store's writer."""
-        news = [each for each in self._turn if each.news]
+        try:
+            self.document.settle()
+        except DocumentBroken as error:  # What it lacks now is read from the log, and from here.
+            self._broken(error)
+        turn = self._turn
+        news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         try:  # The turn stays in place while it is sent: see _before_this_turn.
-            self._store(self._turn)
-            self.answers.turns += bool(news)
-            self._broadcast(news)
-            if self.answers.follows:
-                self.answers.note(news)
+            self.saving.store(turn)
+            if news:
+                self.answers.turns += 1
+                self._broadcast(news)
+                if self.answers.follows:
+                    self.answers.note(news)
         finally:
             self._turn = []
-        if news:
+        if news and self._holding:
             self._retry_held()
 
     def _retry_held(self) -> None:
@@ -286,80 +314,38 @@ class Room:
             except PlaitError as error:
                 member.socket.close(error)
 
-    def _broadcast(self, news: list[Change]) -> None:
-        if not news or not self.members:
-            return
-        authors = {each.author for each in news if each.author in self.members}
-        updates = merged(news)
-        if sum(map(len, updates)) >= PACED_BYTES:
-            readers = self.members - authors
+    def _broadcast(self, news: Sequence[Change]) -> None:
+        members = self.members
+        frames: dict[Codec, list[bytes]] = {}
+        if len(news) == 1:
+            change = news[0]
+            authors: Collection[Member | None] = (change.author,)
+            updates = [change.update]
+            if change.frame and change.author is not None:
+                frames[change.author.codec] = [change.frame]
+        else:
+            authors = {each.author for each in news}
+            updates = merged(news)
+            self._counters.merges += len(updates) < len(news)
+            for author in authors:
+                if author is not None and author in members:
+                    self._send_others(author, news)
+        if not frames and sum(map(len, updates)) >= PACED_BYTES:
+            readers = members.difference(authors)
             self.answers.send_in_turn(readers, updates, self._before_this_turn())
-        else:
-            now = self._clock.monotonic()
-            sent, others = fan_out(self.members, authors, updates, now)
-            self._counters.send(sent, len(updates[0]))
-            for member, frames in others:
-                self.send(member, frames)
-        for author in authors:
-            of_others = [each.update for each in news if each.author is not author]
-            if of_others:
-                self.send(author, [author.codec.sync_update(update) for update in of_others])
-        self._counters.merges += len(updates) < len(news)
-        self._counters.deliveries += (len(self.members) - len(authors)) * len(updates)
-
-    # The store
-
-    def _store(self, turn: Sequence[Change]) -> None:
-        now = self._clock.wall_ms()
-        rows = [Update(self.name, row, each.who, now) for each in turn for row in each.rows]
-        waiting = [each for each in turn if each.author or each.committed]
-        if not rows and not waiting:
+            self._counters.deliveries += len(readers) * len(updates)
             return
-        self.unsaved += 1
-        self.logged += len(rows) + sum(len(row.update) for row in rows) // LOGGED_UNIT_BYTES
+        now = self._clock.monotonic()
+        sent, others = fan_out(members, authors, updates, now, frames)
+        self._counters.send(sent, len(updates[0]))
+        self._counters.deliveries += sent + len(others) * len(updates)
+        for member, encoded in others:
+            self.send(member, encoded)
 
-        def done(_: Sequence[int]) -> None:
-            self.unsaved -= 1
-            self._committed(waiting)
-
-        def failed(error: StoreError) -> None:
-            self.unsaved -= 1
-            self._not_committed(waiting, error)
-
-        # Without rows, too: what changed nothing is acknowledged when what it repeats is committed.
-        self._writer.append(rows, done, failed)
-
-    def _committed(self, changes: Iterable[Change]) -> None:
-        own: dict[Member, list[Change]] = {}
-        for change in changes:
-            if change.author is not None:
-                own.setdefault(change.author, []).append(change)
-            elif change.committed is not None and not change.committed.done():
-                change.committed.set_result(change.news)
-        for member, acknowledged in own.items():
-            self._acknowledge(member, acknowledged)
-
-    def _acknowledge(self, member: Member, changes: list[Change]) -> None:
-        member.unacknowledged -= len(changes)
-        if member not in self.members:
-            return
-        if not self.send(member, [member.codec.sync_update(each) for each in merged(changes)]):
-            assert member.lagging_from is not None
-            for change in changes:
-                lower(member.lagging_from, change.shape.runs)
-        if member.socket.outbox.lagging_since is None:
-            self.catch_up(member)
-
-    def _not_committed(self, changes: Iterable[Change], error: StoreError) -> None:
-        for change in changes:
-            if change.committed is not None and not change.committed.done():
-                change.committed.set_exception(error)
-        if isinstance(error, DocumentDeleted):
-            self.dead = True
-            self.close(DocumentGone("this document was deleted"))
-        else:
-            log.error("room %r: an update could not be stored: %s", self.name, error)
-            self.close(RoomUnavailable("the update could not be stored; connect again"))
+    def _send_others(self, author: Member, news: Sequence[Change]) -> None:
+        """Send an author of this turn what others have changed in it."""
+        updates = [each.update for each in news if each.author is not author]
+        self.send(author, [author.codec.sync_update(update) for update in updates])
 
     # Large updates; implements `intake.Host`
 

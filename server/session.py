@@ -75,13 +75,15 @@ class State(Enum):
 class Session:
     """What the server knows of one client on one document."""
 
-    __slots__ = ("_held", "_held_bytes", "_limits", "asked", "sent_at", "state")
+    __slots__ = ("_held", "_held_bytes", "_limits", "asked", "sent_at", "state", "takes_updates")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._held: list[bytes] = []
         self._held_bytes = 0
         self.state = State.OPEN
+        self.takes_updates = True
+        """Whether a `SyncUpdate` leads to an `ApplyUpdate` without any ado."""
         self.asked = False
         """Whether the client owes a `SyncStep2` to a question of ours."""
         self.sent_at = now
@@ -101,6 +103,7 @@ class Session:
     def close(self) -> None:
         """Take no more messages, and let go of what is held."""
         self.state = State.CLOSED
+        self.takes_updates = False
         self._held.clear()
         self._held_bytes = 0
 

@@ -54,7 +54,7 @@ LAYERS = (
     "server.remote",
     "server.intake",
     "server.changes server.kept_state",
-    "server.answers server.attendance server.fanout",
+    "server.answers server.attendance server.fanout server.saving",
     "server.room",
     "server.connection server.loading",
     "server.source",

@@ -51,6 +51,11 @@ class Codec(Protocol):
     them.
     """
 
+    def plain_update(self, frame: bytes) -> bytes | None:
+        """Return the update of a frame that is exactly what `sync_update` makes of it; None if the
+        frame is, or might be, anything else. A short cut: it may give up early.
+        """
+
     def decode(self, frame: bytes) -> Message:
         """Return the message of a whole frame.
 

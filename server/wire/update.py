@@ -131,6 +131,22 @@ def inspect(update: bytes, *, any_depth_max: int = 512) -> Shape:
         raise UpdateRefused(str(error)) from None
 
 
+def typed(update: bytes) -> Shape | None:
+    """Return the shape of an update if it is what typing makes: one struct of a few ASCII
+    characters behind another one, and no deletions. None if it is anything else, or nothing at all.
+
+    Raises:
+        UpdateRefused: it is such an update and breaks a rule all the same.
+    """
+    match = _typing(update)
+    if match is None:
+        return None
+    try:
+        return _typed(match)
+    except UintTooLong:
+        return None
+
+
 def is_update(update: bytes) -> bool:
     """Return whether `inspect` accepts an update."""
     try:

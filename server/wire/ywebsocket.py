@@ -16,7 +16,7 @@ refused, since it was not meant for us.
 """
 
 from plait.server.errors import DecodeError
-from plait.server.wire.lib0 import Reader, UintTooLong, read_var_uint, var_string, write_var_uint
+from plait.server.wire.lib0 import Reader, var_string, write_var_uint
 from plait.server.wire.messages import (
     AwarenessUpdate,
     Message,
@@ -39,6 +39,8 @@ EMPTY_AWARENESS = b"\x01\x01\x00"
 """A frame with presence of nobody: no change, but it keeps a client from giving up on us."""
 
 _UPDATE_START = bytes((SYNC, UPDATE))
+_LENGTH = [bytes([max(size - 3, 0)]) for size in range(131)]
+"""The third byte of a frame with an update, by the length of the frame."""
 
 
 class YWebsocketCodec:
@@ -46,20 +48,20 @@ class YWebsocketCodec:
 
     __slots__ = ()
 
+    def plain_update(self, frame: bytes) -> bytes | None:
+        """Return the update of a frame that tells of nothing else, if it is short: up to 127 bytes
+        its length is one byte.
+        """
+        if len(frame) < 131 and frame[:2] == _UPDATE_START and frame[2:3] == _LENGTH[len(frame)]:
+            return frame[3:]
+        return None
+
     def decode(self, frame: bytes) -> Message:
         """Return the message of a whole frame.
 
         Raises:
             DecodeError: the frame is not exactly one message that a client may send.
         """
-        # Nearly all frames are whole updates: take them without a reader, and leave the rest to it.
-        if frame.startswith(_UPDATE_START):
-            try:
-                length, start = read_var_uint(frame, 2)
-            except (IndexError, UintTooLong):
-                length, start = 0, 0
-            if start + length == len(frame):
-                return SyncUpdate(frame[start:])
         reader = Reader(frame)
         message = self.read(reader.var_uint(), reader)
         reader.end()

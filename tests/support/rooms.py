@@ -21,8 +21,9 @@ from tests.support.clock import FakeClock
 class HeldLog:
     """A writer that commits when the test says so. Unrealistic: it never groups or retries."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         self.rows: list[Update] = []
+        self._after = after
         self._waiting: list[
             tuple[int, Callable[[Sequence[int]], None], Callable[[StoreError], None] | None]
         ] = []
@@ -42,6 +43,7 @@ class HeldLog:
         waiting, self._waiting = self._waiting, []
         for count, done, _ in waiting:
             done(range(count))
+        self._after()
 
     def fail(self, error: StoreError) -> None:
         """Give up on everything."""
@@ -148,7 +150,7 @@ class Rig:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.clock = FakeClock()
-        self.log = HeldLog()
+        self.log = HeldLog(self.turn)
         self.source = HeldSource()
         self._soon: list[Callable[[], None]] = []
         self.room = Room(

@@ -1,0 +1,130 @@
+"""Give a room's updates to the store's writer, and acknowledge them once they are committed.
+
+One commit holds the updates of many turns and rooms. What it settles is acknowledged at the end of
+the turn in which its outcome becomes known, to each author in one frame: its own updates are the
+acknowledgement in the dialect of y-websocket.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+from plait.persistence import DocumentDeleted, StoreError, Update
+from plait.server.changes import Change, Clock, Log, lower, merged
+from plait.server.errors import DocumentGone, PlaitError, RoomUnavailable
+from plait.server.member import Member
+
+log = logging.getLogger(__name__)
+
+LOGGED_UNIT_BYTES = 1024
+"""What a row that is replayed counts for in bytes; see `Saving.logged`."""
+
+
+class Host(Protocol):
+    """The room, as far as it is needed here."""
+
+    name: str
+    dead: bool
+
+    @property
+    def members(self) -> Collection[Member]:
+        """Those who are in it."""
+
+    def send(self, member: Member, frames: Iterable[bytes]) -> bool:
+        """Send frames; return whether all arrive. If not, a diff will, later."""
+
+    def catch_up(self, member: Member) -> None:
+        """Bring a member up to date that lagged."""
+
+    def close(self, error: PlaitError) -> None:
+        """Close the connections of all members."""
+
+
+class Saving:
+    """What a room has given to the writer.
+
+    Args:
+        call_soon: calls something at the end of the turn.
+    """
+
+    def __init__(
+        self,
+        room: Host,
+        writer: Log,
+        clock: Clock,
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._room = room
+        self._writer = writer
+        self._clock = clock
+        self._call_soon = call_soon
+        self._acknowledged: dict[Member, list[Change]] = {}
+        """What was committed and is acknowledged at the end of the turn."""
+        self.unsaved = 0
+        """Turns given to the writer and not committed yet."""
+        self.logged = 0
+        """Rows replayed or logged since somebody last considered compaction and set it to 0; long
+        ones count for more.
+        """
+
+    def store(self, turn: Sequence[Change]) -> None:
+        """Have the updates of a turn committed, and acknowledged."""
+        name, now = self._room.name, self._clock.wall_ms()
+        rows = [
+            Update(name, row, change.who, now)
+            for change in turn
+            if change.append
+            for row in change.parts or (change.update,)
+        ]
+        waiting = [each for each in turn if each.author or each.committed]
+        if not rows and not waiting:
+            return
+        self.unsaved += 1
+        for row in rows:
+            self.logged += 1 + len(row.update) // LOGGED_UNIT_BYTES
+        # Without rows, too: what changed nothing is acknowledged when what it repeats is committed.
+        committed = partial(self._committed, waiting)
+        self._writer.append(rows, committed, partial(self._not_committed, waiting))
+
+    def _committed(self, changes: Sequence[Change], _: Sequence[int]) -> None:
+        self.unsaved -= 1
+        for change in changes:
+            if change.author is not None:
+                if not self._acknowledged:
+                    self._call_soon(self._acknowledge_all)
+                self._acknowledged.setdefault(change.author, []).append(change)
+            elif change.committed is not None and not change.committed.done():
+                change.committed.set_result(change.news)
+
+    def _acknowledge_all(self) -> None:
+        acknowledged, self._acknowledged = self._acknowledged, {}
+        for member, changes in acknowledged.items():
+            member.unacknowledged -= len(changes)
+            if member in self._room.members:
+                self._acknowledge(member, changes)
+
+    def _acknowledge(self, member: Member, changes: list[Change]) -> None:
+        if len(changes) == 1:
+            frames = [changes[0].frame or member.codec.sync_update(changes[0].update)]
+        else:
+            frames = [member.codec.sync_update(update) for update in merged(changes)]
+        if not self._room.send(member, frames):
+            assert member.lagging_from is not None
+            for change in changes:
+                lower(member.lagging_from, change.shape.runs)
+        if member.behind and member.outbox.lagging_since is None:
+            self._room.catch_up(member)
+
+    def _not_committed(self, changes: Sequence[Change], error: StoreError) -> None:
+        self.unsaved -= 1
+        for change in changes:
+            if change.committed is not None and not change.committed.done():
+                change.committed.set_exception(error)
+        room = self._room
+        if isinstance(error, DocumentDeleted):
+            room.dead = True
+            room.close(DocumentGone("this document was deleted"))
+        else:
+            log.error("room %r: an update could not be stored: %s", room.name, error)
+            room.close(RoomUnavailable("the update could not be stored; connect again"))
