@@ -20,7 +20,7 @@ Errors:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Progress = Callable[[str, int, int], None]
 """Told of long work: what is being done, how much is done, how much there is."""
@@ -69,8 +69,7 @@ class DocumentExists(StoreError):
     """Raised when a document is brought back under a name that is in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """One change of one document, as it came from its author."""
 
     document: str

@@ -134,8 +134,11 @@ class Connection:
         counters.frames_received += 1
         counters.bytes_received += len(frame)
         try:
-            if self._quota.spend(len(frame)):
-                self._quota.refill(self._clock())
+            quota = self._quota
+            quota.frames -= 1
+            quota.bytes -= len(frame)
+            if quota.frames < 0 or quota.bytes < 0:
+                quota.refill(self._clock())
             if (membership := self._alone) is not None:
                 room, member = membership
                 update = member.codec.plain_update(frame)

@@ -74,7 +74,12 @@ class Member:
     @property
     def behind(self) -> bool:
         """Whether it may have to be brought up to date."""
-        return self.lagging_from is not None or self.missed_presence or self.session.holds
+        return (
+            self.lagging_from is not None
+            or self.missed_presence
+            or self.waits_for_state
+            or self.session.holds
+        )
 
     def send(self, frame: bytes, now: float) -> bool:
         """Send a frame of sync; return whether it will arrive."""

@@ -22,20 +22,21 @@ class Quota:
             quota.refill(now)
     """
 
-    __slots__ = ("_bytes", "_frames", "_limits", "_refilled_at")
+    __slots__ = ("_limits", "_refilled_at", "bytes", "frames")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._refilled_at = now
         # A rate of 0 means no limit, and infinity is a number like any other to `spend`.
-        self._frames: float = limits.frames_burst if limits.frames_per_second else inf
-        self._bytes: float = limits.bytes_burst if limits.bytes_per_second else inf
+        self.frames: float = limits.frames_burst if limits.frames_per_second else inf
+        self.bytes: float = limits.bytes_burst if limits.bytes_per_second else inf
 
+    # `Connection.receive` does the same in place.
     def spend(self, size: int) -> bool:
         """Count a frame; return whether a bucket is empty, so that `refill` has to be called."""
-        self._frames -= 1
-        self._bytes -= size
-        return self._frames < 0 or self._bytes < 0
+        self.frames -= 1
+        self.bytes -= size
+        return self.frames < 0 or self.bytes < 0
 
     def refill(self, now: float) -> None:
         """Fill the buckets with what the time since the last refill has earned.
@@ -47,17 +48,17 @@ class Quota:
         elapsed = now - self._refilled_at
         self._refilled_at = now
         if limits.frames_per_second:
-            earned = self._frames + elapsed * limits.frames_per_second
-            self._frames = min(earned, limits.frames_burst)
+            earned = self.frames + elapsed * limits.frames_per_second
+            self.frames = min(earned, limits.frames_burst)
         if limits.bytes_per_second:
-            earned = self._bytes + elapsed * limits.bytes_per_second
-            self._bytes = min(earned, limits.bytes_burst)
-        if self._frames < 0:
+            earned = self.bytes + elapsed * limits.bytes_per_second
+            self.bytes = min(earned, limits.bytes_burst)
+        if self.frames < 0:
             raise LimitReached(
                 f"more than {limits.frames_per_second} messages a second (frames_per_second)",
                 limit="frames_per_second",
             )
-        if self._bytes < 0:
+        if self.bytes < 0:
             raise LimitReached(
                 f"more than {limits.bytes_per_second >> 20} MiB a second (mb_per_second)",
                 limit="mb_per_second",

@@ -72,7 +72,7 @@ class Room:
         """Whether the document was deleted or could not be rebuilt; who comes now gets another
         room.
         """
-        self.saving = Saving(self, writer, clock, call_soon)
+        self.saving = Saving(self, writer, clock, call_soon, self._counters)
         self._source = source
         self._stays = False  # Whether the document could not be moved to another process.
         self.answers = Answers(self, source)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from plait.persistence import DocumentDeleted, StoreError, Update
 from plait.server.changes import Change, Clock, Log, lower, merged
+from plait.server.counters import Counters
 from plait.server.errors import DocumentGone, PlaitError, RoomUnavailable
 from plait.server.member import Member
 
@@ -54,8 +55,10 @@ class Saving:
         writer: Log,
         clock: Clock,
         call_soon: Callable[[Callable[[], None]], object],
+        counters: Counters,
     ) -> None:
         self._room = room
+        self._counters = counters
         self._writer = writer
         self._clock = clock
         self._call_soon = call_soon
@@ -71,15 +74,19 @@ class Saving:
     def store(self, turn: Sequence[Change]) -> None:
         """Have the updates of a turn committed, and acknowledged."""
         name, now = self._room.name, self._clock.wall_ms()
-        rows = [
-            Update(name, row, change.who, now)
-            for change in turn
-            if change.append
-            for row in change.parts or (change.update,)
-        ]
-        waiting = [each for each in turn if each.author or each.committed]
-        if not rows and not waiting:
-            return
+        if len(turn) == 1 and turn[0].frame:  # What somebody typed, as most turns are.
+            rows = [Update(name, turn[0].update, turn[0].who, now)]
+            waiting = turn
+        else:
+            rows = [
+                Update(name, row, change.who, now)
+                for change in turn
+                if change.append
+                for row in change.parts or (change.update,)
+            ]
+            waiting = [each for each in turn if each.author or each.committed]
+            if not rows and not waiting:
+                return
         self.unsaved += 1
         for row in rows:
             self.logged += 1 + len(row.update) // LOGGED_UNIT_BYTES
@@ -99,9 +106,17 @@ class Saving:
 
     def _acknowledge_all(self) -> None:
         acknowledged, self._acknowledged = self._acknowledged, {}
+        members, now = self._room.members, self._clock.monotonic()
         for member, changes in acknowledged.items():
             member.unacknowledged -= len(changes)
-            if member in self._room.members:
+            if member not in members:
+                continue
+            fast, frame = member.outbox.fast, changes[0].frame
+            if len(changes) == 1 and frame and fast is not None and not member.behind:
+                fast(frame)
+                member.session.sent_at = now
+                self._counters.send(1, len(frame))
+            else:
                 self._acknowledge(member, changes)
 
     def _acknowledge(self, member: Member, changes: list[Change]) -> None:

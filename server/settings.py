@@ -104,7 +104,7 @@ class Settings:
         100_000, "rooms in memory; idle ones make way for new ones; 0: any", _whole, 0
     )
     commit_ms: float = _setting(
-        20.0, "time between commits under load; an acknowledgement waits for one", float, 0, 1000
+        40.0, "time between commits under load; an acknowledgement waits for one", float, 0, 1000
     )
     unsaved_mb: int = _setting(
         64, "edits kept in memory while the store is away; above it clients have to wait", _whole, 4

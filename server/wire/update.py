@@ -139,10 +139,8 @@ def typed(update: bytes) -> Shape | None:
         UpdateRefused: it is such an update and breaks a rule all the same.
     """
     match = _typing(update)
-    if match is None:
-        return None
     try:
-        return _typed(match)
+        return None if match is None else _typed(match)
     except UintTooLong:
         return None
 

@@ -1,0 +1,66 @@
+"""Clients that stop reading in the middle of a large document: they cost nobody anything, and have
+everything when they read on.
+"""
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.e2e.conftest import OpenServer
+from tests.support.authors import Author
+from tests.support.frames import ASK_ALL, STEP1, STEP2, UPDATE, parse, update
+from tests.support.peer import peer
+from tests.support.serving import Raw, raw
+
+DOCUMENT_BYTES = 3 << 20
+STOPPED = 8
+
+
+async def read_message(client: Raw) -> bytes:
+    """Return the next message that is not about the socket itself."""
+    while True:
+        opcode, payload = await client.next()
+        if opcode == 2:
+            return payload
+        assert opcode == 9, f"a frame of kind {opcode}"
+        client.frame(payload, 10)
+
+
+@pytest.mark.parametrize("length", [3, 100_000], ids=["words", "pages"])
+async def test_who_stops_reading_in_the_middle_of_a_document(
+    open_server: OpenServer, sockets: str, length: int
+) -> None:
+    server = await open_server()
+    author = Author(1)
+    async with AsyncExitStack() as stack:
+        editor = await stack.enter_async_context(peer(server.ws_url, "room"))
+        await editor.greeted()
+        await editor.send(update(author.type("x" * DOCUMENT_BYTES)))
+        await editor.expect(UPDATE)
+        stopped = []
+        for _ in range(STOPPED):
+            client = await stack.enter_async_context(raw(server.port, buffer_bytes=4096))
+            client.handshake("/ws/room")
+            await client.head()
+            assert parse(await read_message(client)).kind == STEP1
+            client.frame(ASK_ALL)
+            stopped.append(client)  # From here on it reads no more than its reader's buffer takes.
+        before = server.rss_bytes()
+        for number in range(60):
+            typed = update(author.type(f"{number}".zfill(length)))
+            await editor.send(typed)
+            assert await editor.frame() == typed
+        # What they were sent is one and the same object for all, unless ASGI copies it for each, and
+        # nothing piles up behind it.
+        copies = 6 if sockets == "direct" else 6 + 2 * STOPPED
+        assert server.rss_bytes() - before < copies * DOCUMENT_BYTES
+        for client in stopped:
+            reader, messages = Author(2), 0
+            while str(reader.text) != str(author.text):
+                found = parse(await read_message(client))
+                if found.kind in (STEP2, UPDATE):
+                    reader.hear(found.payload)
+                    messages += 1
+            if length > 10_000:
+                assert messages < 60, "it was told of every single edit"
+    await server.stop()
