@@ -14,6 +14,8 @@ from scripts.benchmarks.servers import EDITOR_SECONDS, BenchError, Kind, Server
 
 STARTS = 3
 """How often a document is opened in a fresh process: once alone would be chance."""
+REST_SECONDS = 10.0
+"""How long a server has, after a document was stored, to tidy up before it is stopped."""
 LOOK_SECONDS = 0.0005
 """Between two looks at whether the document has come."""
 AT_ONCE = 1000
@@ -32,6 +34,7 @@ async def cold_open(bench: Bench, kind: Kind) -> Figures:
     times: dict[str, list[float]] = {"open_ms": [], "empty_ms": []}
     async with Server(kind, bench.core) as server:
         await put(bench, server, upload, _PREFIX)
+        await asyncio.sleep(REST_SECONDS)
         for _ in range(STARTS):
             for figure, room, least in (
                 ("open_ms", _PREFIX + "0", len(bench.document) // 4),
