@@ -14,11 +14,12 @@ from starlette.routing import Route, WebSocketRoute
 from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
 from plait.server.admission import Admission, source_of
 from plait.server.api import Api
+from plait.server.clock import SystemClock
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters
 from plait.server.direct import Sockets
 from plait.server.endpoint import Endpoint
-from plait.server.hub import Hub, SystemClock
+from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.metrics import CONTENT_TYPE, Metrics
 from plait.server.origins import Origins

@@ -15,7 +15,6 @@ Rules:
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from math import inf
@@ -26,6 +25,7 @@ from zlib import crc32
 from plait.persistence import DocumentDeleted, LoggedUpdate, Store, StoreError, Writer
 from plait.server.answers import IDLE_SECONDS as STATE_IDLE_SECONDS
 from plait.server.changes import Clock
+from plait.server.clock import SystemClock
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters
 from plait.server.document import Document
@@ -61,18 +61,10 @@ while.
 GIVE_BACK_BYTES = 1 << 20
 """Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
 
+FAREWELL_TURNS = 4
+"""Turns of the loop in which acknowledgements of the last commit reach their sockets."""
+
 T = TypeVar("T")
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    monotonic = staticmethod(time.monotonic)
-    """Return seconds that only go forward."""
-
-    def wall_ms(self) -> int:
-        """Return milliseconds since 1970."""
-        return time.time_ns() // 1_000_000
 
 
 class _Entry:
@@ -314,6 +306,8 @@ class Hub:
         for room in self.rooms().values():
             room.flush()
         await self.writer.flush(timeout_seconds)
+        for _ in range(FAREWELL_TURNS):
+            await asyncio.sleep(0)
 
     # Loading and unloading
 

@@ -3,7 +3,7 @@
 Giving way for one turn of the loop after each step is not enough. An edit in another room needs
 several turns from its author's socket to its readers' sockets, and would wait for a step in each of
 them. So whoever has worked for a while rests for as long as it has worked: the others have half of
-the time, in pieces that are long enough to get something done. If nobody wants the time (one turn of
+the time, in pieces that are long enough to get something done. If nobody wants the time (a turn of
 the loop passes as if it were empty), the work goes on at once.
 """
 

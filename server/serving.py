@@ -44,7 +44,6 @@ def serve(settings: Settings) -> int:
         plait = Plait(settings)
     except StoreError as error:
         raise ConfigError(f"the store can't be used: {error}") from None
-    listening = _bind(settings)
     config = uvicorn.Config(
         plait.asgi,
         ssl_certfile=settings.tls_cert or None,
@@ -63,6 +62,7 @@ def serve(settings: Settings) -> int:
         server_header=False,
     )
     _load(config)
+    listening = _bind(settings)
     server = _Server(config, _url(listening, secure=config.is_ssl))
     with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_run(plait, server, listening))

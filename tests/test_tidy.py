@@ -31,7 +31,7 @@ LAYERS = (
     "persistence.opening",
     "persistence",
     # The process: what anything may say, obey and use.
-    "server server.errors server.limits server.memory server.logs",
+    "server server.clock server.errors server.limits server.memory server.logs",
     "server.apart server.origins server.pace server.settings server.terminal",
     # Bounds: what one client and all of them may take, and what is counted.
     "server.admission server.capacity server.counters server.quota",

@@ -50,8 +50,8 @@ async def test_who_stops_reading_in_the_middle_of_a_document(
             typed = update(author.type(f"{number}".zfill(length)))
             await editor.send(typed)
             assert await editor.frame() == typed
-        # What they were sent is one and the same object for all, unless ASGI copies it for each, and
-        # nothing piles up behind it.
+        # What they were sent is one and the same object for all, unless ASGI copies it for each,
+        # and nothing piles up behind it.
         copies = 6 if sockets == "direct" else 6 + 2 * STOPPED
         assert server.rss_bytes() - before < copies * DOCUMENT_BYTES
         for client in stopped:

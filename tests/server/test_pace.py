@@ -21,11 +21,11 @@ def work(seconds: float) -> None:
 def rests(monkeypatch: pytest.MonkeyPatch) -> Rests:
     """How long was rested; each rest is one turn of the loop, so that no time is waited for."""
     found: Rests = []
-    sleep = asyncio.sleep
+    turn = asyncio.sleep
 
     async def noted(seconds: float) -> None:
         found.append(seconds)
-        await sleep(0)
+        await turn(0)
 
     monkeypatch.setattr("plait.server.pace.asyncio.sleep", noted)
     return found
