@@ -28,12 +28,13 @@ from plait.server import intake
 from plait.server.apart import run_apart_now
 from plait.server.awareness import Awareness
 from plait.server.cutting import CUT_SECONDS
-from plait.server.document import Document, difference
+from plait.server.document import Document
 from plait.server.errors import DocumentBroken, RoomUnavailable
 from plait.server.intake import Intake
 from plait.server.kept_state import Broadcast, Clocks, Kept, State, Tail, too_long
 from plait.server.member import Member
 from plait.server.remote import RemoteDocument
+from plait.server.updates import difference
 from plait.server.wire.messages import Codec
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector, encode_state_vector

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from plait.persistence import StoreError, Update
 from plait.server.cutting import Cut
-from plait.server.document import merge
 from plait.server.errors import DocumentBroken
 from plait.server.intake import Upload
 from plait.server.member import Member
+from plait.server.updates import merge
 from plait.server.wire.update import Shape
 
 log = logging.getLogger(__name__)

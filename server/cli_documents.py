@@ -13,7 +13,6 @@ from plait.persistence.files import disk_errors, force_to_disk, temporary_beside
 from plait.server.apart import run_apart
 from plait.server.command import Command
 from plait.server.content import roots_as_json
-from plait.server.document import EMPTY_UPDATE
 from plait.server.errors import (
     BadRoomName,
     DocumentInTheWay,
@@ -32,6 +31,7 @@ from plait.server.terminal import (
     time_json,
     time_text,
 )
+from plait.server.updates import EMPTY_UPDATE
 
 PREVIEW_CHARACTERS = 300
 """Of each root's content."""

@@ -8,8 +8,8 @@ the room applies the parts with pauses. Functions of bytes, for that process.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from plait.server.document import unknown_part
 from plait.server.limits import Limits
+from plait.server.updates import unknown_part
 from plait.server.wire import surrogates
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import Shape, inspect

@@ -159,6 +159,7 @@ class DirectSocket(WSListener):
         "_burst",
         "_codec",
         "_early",
+        "_farewell",
         "_held",
         "_hub",
         "_lease",
@@ -199,6 +200,8 @@ class DirectSocket(WSListener):
         self._parts_bytes = 0
         self._early: deque[bytes] | None = None
         """Frames that were read but have to wait; None if the socket is read."""
+        self._farewell: int | None = None
+        """The code of the client's close frame, which came behind frames that have to wait."""
         self._waiting: asyncio.Task[None] | None = None
         self._burst = 0
         self._paused = False
@@ -239,7 +242,7 @@ class DirectSocket(WSListener):
             self._received_rarely(transport, frame)
         elif self._early is not None:
             self._early.append(frame.get_payload_as_bytes())
-        else:  # Nearly all frames come here: see `Room.receive_plain`.
+        else:  # Nearly all frames come here; what `_handle` does, without calling it.
             message = frame.get_payload_as_bytes()
             self.connection.receive(message)
             self._burst += 1 + len(message) // UNIT_BYTES
@@ -274,7 +277,8 @@ class DirectSocket(WSListener):
             self._outbox.write(frame)
             if self._paused:
                 return
-        self._outbox.unblock()
+        if self.connection.closing is None:
+            self._outbox.unblock()
 
     # Frames from the client
 
@@ -282,12 +286,12 @@ class DirectSocket(WSListener):
         kind = frame.msg_type
         if kind == WSMsgType.CLOSE:
             self._note_what_picows_refused(transport)  # This may be the answer to its close.
-            if self.connection.closing is None:
-                self.connection.lost()
-                # 0 stands for a frame without a code.
-                code = int(frame.get_close_code()) or 1000  # type: ignore[call-overload]
-                transport.send_close(code)  # type: ignore[arg-type]
-            transport.disconnect()
+            # 0 stands for a frame without a code.
+            code = int(frame.get_close_code()) or CloseCode.NORMAL  # type: ignore[call-overload]
+            if self._early is None:
+                self._take_leave(code)
+            else:
+                self._farewell = code  # What it said before is heard first.
         elif kind == WSMsgType.PING:
             self.connection.spend(len(frame.get_payload_as_bytes()))
             if self._outbox.fast is not None:
@@ -323,11 +327,14 @@ class DirectSocket(WSListener):
     def _received(self, message: bytes) -> None:
         if self._early is not None:
             self._early.append(message)
-            return
+        elif not self._handle(message):
+            self._pause()
+
+    def _handle(self, message: bytes) -> bool:
+        """Handle a message; return whether the next one may follow at once."""
         self.connection.receive(message)
         self._burst += 1 + len(message) // UNIT_BYTES
-        if self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting:
-            self._pause()
+        return not (self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting)
 
     def _pause(self) -> None:
         """Read no more until messages can be handled: the kernel's buffers fill up, and the client
@@ -364,16 +371,17 @@ class DirectSocket(WSListener):
             return
         self._burst = 0
         while early:
-            message = early.popleft()
-            self.connection.receive(message)
-            self._burst += 1 + len(message) // UNIT_BYTES
+            go_on = self._handle(early.popleft())
             if self.connection.closing is not None:
                 return
-            if self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting:
+            if not go_on:
                 self._go_on_when_possible()
                 return
         self._early = None
-        self._underlying.resume_reading()
+        if self._farewell is not None:
+            self._take_leave(self._farewell)
+        else:
+            self._underlying.resume_reading()
 
     def _note_what_picows_refused(self, transport: WSTransport) -> None:
         """Count and log the violations that picows closed the socket for, which it tells nobody."""
@@ -390,6 +398,17 @@ class DirectSocket(WSListener):
     def _underlying(self) -> Any:
         assert self._transport is not None
         return self._transport.underlying_transport
+
+    def _take_leave(self, code: int) -> None:
+        """Answer the client's close frame, or take it for the answer to ours, and close the socket
+        (RFC 6455, 5.5.1). One that does not read is cut off.
+        """
+        assert self._transport is not None
+        if self.connection.closing is None:
+            self.connection.lost()
+            self._transport.send_close(code)  # type: ignore[arg-type]
+        self._transport.disconnect()
+        self._loop.call_later(CLOSE_SECONDS, self._underlying.abort)
 
     def woken(self) -> None:
         """Say why the socket is being closed, if it is; called by the connection."""

@@ -16,24 +16,19 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Set
 from enum import Enum, auto
 
-import pycrdt
 from pycrdt import _pycrdt
 
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
+from plait.server.updates import broken, state_vector_of, unknown_part
 from plait.server.wire import originals, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
-from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
+from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.update import Shape, inspect, typed
 
-EMPTY_UPDATE = b"\x00\x00"
-MERGE_WIDTH = 64
-"""Updates merged at once; pycrdt's merge is quadratic in their number, a tree of 64 is not (10,000:
-14 ms, not 415).
-"""
 BYTES_PER_BLOCK = 200
 BYTES_PER_ENCODED_BYTE = 12
 """Memory of a loaded document over its encoded size, measured on text of many small edits; other
@@ -84,6 +79,8 @@ class Document:
         self._doc = _new()
         self._typing: _pycrdt.Transaction | None = None
         """The transaction of a turn's typing, which is still open."""
+        self.unsettled = 0
+        """How many updates were given to it. If it failed they are of no use to anybody."""
 
     def close(self) -> None:
         """Let go of the memory now, which goes with the object otherwise. Nothing works then."""
@@ -138,7 +135,8 @@ class Document:
             self._doc.apply_update(self._typing, update)
         except BaseException as error:
             self._typing = None
-            raise _broken(error) from error
+            raise broken(error) from error
+        self.unsettled += 1
         known[client] = end
         self._full = None
         self.memory_bytes += BYTES_PER_BLOCK + len(update)
@@ -159,7 +157,8 @@ class Document:
                 finally:
                     transaction.drop()
             except BaseException as error:
-                raise _broken(error) from error
+                raise broken(error) from error
+            self.unsettled = 0
 
     def readiness(self, shape: Shape) -> Applied:
         """Return what would become of an update: `CHANGED` if it can be applied and may be new."""
@@ -405,7 +404,7 @@ class Document:
         except ValueError as error:  # it could not decode the update, and changed nothing
             raise UpdateRefused(f"not a Yjs update: {error}") from None
         except BaseException as error:
-            raise _broken(error) from error
+            raise broken(error) from error
         finally:
             if watching is not None:  # pycrdt never frees a document that is observed
                 watching.drop()
@@ -420,7 +419,7 @@ class Document:
             finally:
                 transaction.drop()
         except BaseException as error:
-            raise _broken(error) from error
+            raise broken(error) from error
 
 
 def _new() -> _pycrdt.Doc:
@@ -430,71 +429,3 @@ def _new() -> _pycrdt.Doc:
     and Python objects an update takes a third of the time.
     """
     return _pycrdt.Doc(None, None, None)
-
-
-def merge(updates: Sequence[bytes]) -> bytes:
-    """Return one update that holds what all of these hold, deleted content included.
-
-    Raises:
-        DocumentBroken: pycrdt failed on one of them.
-    """
-    try:
-        level = list(updates)
-        while len(level) > 1:
-            level = [
-                pycrdt.merge_updates(*level[i : i + MERGE_WIDTH])
-                for i in range(0, len(level), MERGE_WIDTH)
-            ]
-    except BaseException as error:
-        raise _broken(error) from error
-    return level[0] if level else EMPTY_UPDATE
-
-
-def difference(update: bytes, state_vector: bytes) -> bytes:
-    """Return what a holder of `state_vector` misses of an update.
-
-    Raises:
-        UpdateRefused: either is malformed.
-    """
-    try:
-        return pycrdt.get_update(update, state_vector)
-    except ValueError as error:
-        raise UpdateRefused(f"not a Yjs update: {error}") from None
-    except BaseException as error:
-        raise _broken(error) from error
-
-
-def unknown_part(
-    update: bytes, shape: Shape, known: Mapping[int, int], limits: Limits
-) -> tuple[bytes, Shape]:
-    """Cut off from an update what a document with these clocks knows; return the rest and its
-    shape.
-
-    pycrdt and Yjs do so too, but not alike if a liar has put other content into the known part:
-    then documents would differ for ever, or a client throws. So all are given the same cut.
-    """
-    clocks = {client: known.get(client, 0) for client, _, _ in shape.runs}
-    torn = surrogates.broken(surrogates.pairs(update), set(clocks.items()))
-    part = difference(surrogates.rewrite(update, torn), encode_state_vector(clocks))
-    if not shape.lossless:
-        part = originals.put_back(part, originals.collect(update))
-    return part, inspect(part, any_depth_max=limits.any_depth_max)
-
-
-def state_vector_of(update: bytes) -> dict[int, int]:
-    """Return the clocks that an update reaches from nothing, by client."""
-    try:
-        return decode_state_vector(pycrdt.get_state(update))
-    except BaseException as error:
-        raise _broken(error) from error
-
-
-def _broken(error: BaseException) -> DocumentBroken:
-    """Return the error to raise for one that pycrdt raised, or raise it again if it has nothing to
-    do with pycrdt.
-
-    A Rust panic arrives as `pyo3_runtime.PanicException`, a BaseException that can't be imported.
-    """
-    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-        return DocumentBroken(f"pycrdt failed: {error}")
-    raise error

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from plait.persistence import LoggedUpdate, Segment, Snapshot, Stored
 from plait.server.appearance import appearance
-from plait.server.document import Document, merge
+from plait.server.document import Document
 from plait.server.errors import DocumentBroken
 from plait.server.limits import Limits
 from plait.server.replay import restore, restore_snapshot
+from plait.server.updates import merge
 from plait.server.wire import originals, surrogates
 from plait.server.wire.slices import slice_state
 from plait.server.wire.structs import Deletes, read_deletes, sections

@@ -24,7 +24,6 @@ for what uvicorn expects of such a class.
 import asyncio
 import logging
 from binascii import Error, a2b_base64
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -55,9 +54,6 @@ class Listener(Protocol):
 
     def shutdown(self) -> None:
         """Close the socket: the server ends."""
-
-
-HandOverFunction = Callable[[Listener, str | None], bool]
 
 
 class _Quiet:

@@ -7,8 +7,8 @@ has everything.
 import logging
 from typing import NamedTuple, Protocol
 
-from plait.server.document import merge
 from plait.server.errors import DocumentBroken
+from plait.server.updates import merge
 from plait.server.wire.messages import Codec
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from plait.persistence import LoggedUpdate, Store, Stored, Update, Writer
 from plait.server.apart import run_apart_now
 from plait.server.cutting import CUT_SECONDS, row_parts
-from plait.server.document import Document, difference, merge
+from plait.server.document import Document
 from plait.server.limits import Limits
 from plait.server.pace import Pace
 from plait.server.remote import REMOTE_BYTES, RemoteDocument, may_be_remote
 from plait.server.replay import restore
 from plait.server.state import state_and_clocks, stored_bytes
+from plait.server.updates import difference, merge
 from plait.server.wire.slices import SLICE_BYTES
 
 ROW_BYTES_MAX = 4 * SLICE_BYTES

@@ -10,11 +10,11 @@ from enum import StrEnum
 
 from plait.persistence import DocumentInfo, LoggedUpdate, Store, Stored, Update
 from plait.persistence.archive import Archive
-from plait.server.document import EMPTY_UPDATE
 from plait.server.errors import DocumentUnknown
 from plait.server.limits import Limits
 from plait.server.revert import reverting_update
 from plait.server.state import rows_for, run_on, whole_state
+from plait.server.updates import EMPTY_UPDATE
 
 OPERATOR = "operator"
 """The author of what the command line appends."""

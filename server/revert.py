@@ -24,10 +24,11 @@ from typing import Any
 import pycrdt
 
 from plait.server.appearance import appearance
-from plait.server.document import EMPTY_UPDATE, Applied, Document, difference, merge
+from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, PlaitError
 from plait.server.limits import Limits
 from plait.server.stand_ins import CharacterStandIns, ValueStandIns
+from plait.server.updates import EMPTY_UPDATE, difference, merge
 from plait.server.wire import originals, surrogates
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.structs import (

@@ -288,8 +288,13 @@ class Room:
         """Send this turn's updates to the other members and to the store's writer."""
         try:
             self.document.settle()
-        except DocumentBroken as error:  # What it lacks now is read from the log, and from here.
-            self._broken(error)
+        except DocumentBroken as error:
+            log.error("room %r: %s; the document is loaded anew", self.name, error)
+        if self.document.unsettled:
+            self._take_back()
+            if self.ready.is_set():
+                self.rebuild()  # which sends what is left of the turn
+                return
         turn = self._turn
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         try:  # The turn stays in place while it is sent: see _before_this_turn.
@@ -304,10 +309,31 @@ class Room:
         if news and self._holding:
             self._retry_held()
 
+    def _take_back(self) -> None:
+        """Hold again what was typed in a transaction that pycrdt could not end: it may have failed
+        on any of it. The next document is given one after another, so the poison stays out of the
+        log, reaches nobody, and costs nobody else anything.
+        """
+        count, self.document.unsettled = self.document.unsettled, 0
+        self._turn, back = self._turn[:-count], self._turn[-count:]
+        for change in back:
+            member = change.author
+            if member is None or member not in self.members:
+                continue
+            member.unacknowledged -= 1
+            self._holding.add(member)
+            try:
+                member.session.hold(change.update)
+            except PlaitError as error:
+                member.socket.close(error)
+
     def _retry_held(self) -> None:
         """Apply what was held, now that the document has changed; hold again what is not ready."""
         holding, self._holding = self._holding, set()
         for member in holding:
+            if not self.ready.is_set():  # One of them was too much for it.
+                self._holding.add(member)
+                continue
             try:
                 for update in member.session.take_held():
                     self._apply(member, update)
@@ -422,6 +448,7 @@ class Room:
                 self.document.close()
                 self.document = loaded.result()
             self.ready.set()
+            self._retry_held()
             for member in list(self.members):
                 if member.socket.outbox.lagging_since is None:
                     self.catch_up(member)

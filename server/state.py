@@ -10,10 +10,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from plait.persistence import LoggedUpdate, Stored
 from plait.server.apart import run_apart
-from plait.server.document import Applied, Document, merge
+from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.folding import read
 from plait.server.limits import Limits
+from plait.server.updates import merge
 from plait.server.wire import surrogates
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import inspect

@@ -42,6 +42,7 @@ LAYERS = (
     "server.wire.structs",
     "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
+    "server.updates",
     "server.appearance server.content server.document",
     "server.cutting server.stand_ins server.replay",
     "server.revert server.folding",
@@ -104,6 +105,7 @@ IMPURE = set("asyncio time random socket sqlite3 aiosqlite starlette uvicorn pyc
 # A library that one concern needs stays with it: each user is listed with the reason.
 USERS = {
     "pycrdt": {
+        "server.updates": "merges updates and tells what is in them, without a document",
         "server.document": "holds the document that clients edit",
         "server.content": "reads a document's types to tell them as JSON",
         "server.appearance": "reads a document's types to compare what they show",

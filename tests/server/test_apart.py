@@ -8,8 +8,8 @@ import time
 import pytest
 
 from plait.server.apart import Companion, Helpers, run_apart
-from plait.server.document import merge
 from plait.server.errors import DocumentBroken
+from plait.server.updates import merge
 from plait.server.wire.update import inspect
 from tests.support.authors import Author, text_of
 

@@ -250,6 +250,28 @@ async def test_a_burst_is_handled_in_turns_and_in_order() -> None:
         assert socket._early is None, "it is not read any more"
 
 
+async def test_what_came_before_a_good_bye_is_heard_before_it() -> None:
+    """A script that typed much and left lost what had to wait for its turn."""
+    async with node() as server, joined(server) as client:
+        author = Author(1)
+        for number in range(BURST_UNITS * 3):
+            client.frame(update(author.type(f"{number} ")))
+        client.frame((1000).to_bytes(2), CLOSE)
+        assert (await closed(client))[0] == 1000
+        assert await client.rest() == b""
+        assert text_of(server.room.document.encode()) == str(author.text)
+
+
+async def test_who_says_good_bye_and_reads_nothing_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(direct, "CLOSE_SECONDS", 0.1)
+    async with node() as server, joined(server, buffer_bytes=4096) as client:
+        server.room.members.copy().pop().socket.outbox.push(bytes(32 << 20), 0)
+        client.frame((1000).to_bytes(2), CLOSE)
+        await eventually(lambda: not server.sockets)
+
+
 async def test_nothing_is_read_while_the_store_takes_no_more() -> None:
     async with node() as server, joined(server) as client:
         writer, author = server.plait.writer, Author(1)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from plait.server.document import Applied, Document, difference, merge
+from plait.server.document import Applied, Document
 from plait.server.errors import DecodeError, DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
+from plait.server.updates import difference, merge
 from tests.support.authors import Author, text_of
 
 

@@ -14,13 +14,13 @@ from plait.persistence.memory import MemoryStore
 from plait.server import answers, intake, remote
 from plait.server.connection import Connection
 from plait.server.cutting import cut
-from plait.server.document import merge
 from plait.server.errors import DocumentInTheWay, RoomUnavailable, UpdateRefused
 from plait.server.hub import Hub
 from plait.server.kept_state import State
 from plait.server.limits import Limits
 from plait.server.remote import RemoteDocument
 from plait.server.room import Room
+from plait.server.updates import merge
 from plait.server.wire.messages import Message, SyncStep1, SyncStep2, SyncUpdate
 from plait.server.wire.state_vector import encode_state_vector
 from plait.server.wire.ywebsocket import YWEBSOCKET

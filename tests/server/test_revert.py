@@ -8,10 +8,11 @@ import pytest
 from pycrdt import Array, Doc, Map, Text
 
 from plait.server.appearance import appearance
-from plait.server.document import EMPTY_UPDATE, Applied, Document
+from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken
 from plait.server.limits import Limits
 from plait.server.revert import reverting_update
+from plait.server.updates import EMPTY_UPDATE
 from tests.support.authors import Author, text_of
 from tests.support.node import run_node
 

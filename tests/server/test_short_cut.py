@@ -2,7 +2,9 @@
 as without it.
 """
 
+import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -177,25 +179,74 @@ class _Panicking:
         pass
 
 
-async def test_a_turn_that_pycrdt_cannot_end_costs_nobody_anything() -> None:
+def loaded_anew(rig: Rig) -> Document:
+    """Return a document with what was logged."""
+    document = Document(rig.limits)
+    for row in rig.log.rows:
+        document.apply(row.update)
+    return document
+
+
+async def test_what_was_typed_in_a_turn_that_pycrdt_cannot_end_is_tried_again_alone() -> None:
+    """It was logged and forwarded at once, though it might be what pycrdt had failed on."""
     rig = Rig()
     ann, ben, author = Typist(rig), Typist(rig), Author(1)
-    words = [YWEBSOCKET.sync_update(author.type(word)) for word in ("one ", "two ")]
-    ann.connection.receive(words[0])
+    first, second = (YWEBSOCKET.sync_update(author.type(word)) for word in ("one ", "two "))
+    ann.connection.receive(first)
     rig.turn()
-    ann.connection.receive(words[1])
+    rig.log.commit()
+    ann.connection.receive(second)
     rig.room.document._typing = _Panicking()  # type: ignore[assignment]
     rig.turn()
     assert not rig.room.ready.is_set()
-    assert words[1] in ben.box.sent
-    rows = [row.update for row in rig.log.rows]
-    fresh = Document(rig.limits)
-    for row in rows:
-        fresh.apply(row)
-    rig.source.documents[0].set_result(fresh)
+    assert second not in ben.box.sent and len(rig.log.rows) == 1
+    rig.source.documents[0].set_result(loaded_anew(rig))
     await rig.room.ready.wait()
+    rig.turn()
+    rig.log.commit()
+    assert second in ben.box.sent and second in ann.box.sent
+    assert len(rig.log.rows) == 2
     assert text_of(rig.room.document.encode()) == "one two "
-    assert ann.connection.closing is None
+    assert ann.connection.closing is None and ben.connection.closing is None
+
+
+async def test_what_pycrdt_fails_on_at_the_end_of_a_turn_reaches_neither_others_nor_the_log() -> (
+    None
+):
+    rig = Rig()
+    ann, eve, ben = Typist(rig), Typist(rig), Typist(rig)
+    good, bad = Author(1), Author(2)
+    for typist, author in ((ann, good), (eve, bad)):
+        typist.connection.receive(YWEBSOCKET.sync_update(author.type("start ")))
+        rig.turn()
+    fine, poison = good.type("fine"), bad.type("poison")
+    ann.connection.receive(YWEBSOCKET.sync_update(fine))
+    eve.connection.receive(YWEBSOCKET.sync_update(poison))
+    rig.room.document._typing = _Panicking()  # type: ignore[assignment]
+    rig.turn()
+    for number in range(3):  # It fails on the poison, in whichever order it is given the two.
+        if len(rig.source.documents) == number:
+            break
+        document = loaded_anew(rig)
+        apply = document._to_pycrdt
+
+        def failing(
+            update: bytes, *, watch: bool = False, apply: Callable[..., bool] = apply
+        ) -> bool:
+            if update == poison:
+                raise DocumentBroken("panic")
+            return apply(update, watch=watch)
+
+        document._to_pycrdt = failing  # type: ignore[method-assign]
+        rig.source.documents[number].set_result(document)
+        await rig.room.ready.wait()
+        await asyncio.sleep(0)
+        rig.turn()
+    assert eve.connection.closing is not None and eve.connection.closing.code == 4422
+    assert ann.connection.closing is None and ben.connection.closing is None
+    assert poison not in [row.update for row in rig.log.rows]
+    assert YWEBSOCKET.sync_update(poison) not in ben.box.sent
+    assert YWEBSOCKET.sync_update(fine) in ben.box.sent
 
 
 def test_a_document_that_breaks_in_the_middle_of_typing_is_broken() -> None:
