@@ -4,7 +4,7 @@ For tests, and for servers whose documents may end with the process. Several obj
 same content (`sibling`), as nodes share a database.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,21 +149,22 @@ class MemoryStore:
         ]
         document.folded.add(last.seq)
 
-    async def changes(self, after: int, documents: Sequence[str]) -> Changes:
+    async def changes(self, after: Mapping[str, int]) -> Changes:
         """Return rows that siblings appended."""
-        seq = self._content.seq
-        if after < 0:
-            return Changes(seq)
-        asked = [(name, self._content.documents.get(name)) for name in documents]
-        rows = [
-            row
-            for _, document in asked
-            if document is not None
-            for row in document.log
-            if row.seq > after and (row.seq not in self._own or row.seq in document.folded)
-        ]
-        gone = tuple(n for n, document in asked if document and document.deleted_ms is not None)
-        return Changes(max(seq, after), tuple(sorted(rows, key=lambda row: row.seq)), gone)
+        seqs: dict[str, int] = {}
+        rows: list[LoggedUpdate] = []
+        deleted: list[str] = []
+        for name, seq in after.items():
+            document = self._content.documents.get(name)
+            if document is None:
+                continue
+            if document.deleted_ms is not None:
+                deleted.append(name)
+            new = [row for row in document.log if row.seq > seq]
+            if new:
+                seqs[name] = new[-1].seq
+            rows += (r for r in new if r.seq not in self._own or r.seq in document.folded)
+        return Changes(seqs, tuple(rows), tuple(deleted))
 
     async def documents(
         self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False

@@ -7,14 +7,24 @@ from plait.persistence.store import Store, StoreError
 
 _SQLITE_PREFIX = "sqlite:///"
 
-SUPPORTED = ("sqlite:///relative/path.db", "sqlite:////absolute/path.db", "memory://")
+_POSTGRES_PREFIXES = ("postgresql://", "postgres://")
+
+SUPPORTED = (
+    "sqlite:///relative/path.db",
+    "sqlite:////absolute/path.db",
+    "postgresql://user:password@host:port/database",
+    "memory://",
+)
 
 
-def open_store(url: str, *, serving: bool = False) -> Store:
+def open_store(url: str, *, serving: bool = False, create: bool = True) -> Store:
     """Return the store that a URL names, not opened yet; `await store.open()` connects.
 
-    `serving` says that this process keeps documents in memory for long, so that the store must
-    not be replaced meanwhile.
+    Args:
+        serving: whether this process keeps documents in memory for long, so that the store must
+            not be replaced meanwhile.
+        create: whether opening makes the store in a database that has none. A file is made either
+            way.
 
     Raises:
         StoreError: no store can be at such a URL.
@@ -27,6 +37,10 @@ def open_store(url: str, *, serving: bool = False) -> Store:
         from plait.persistence.sqlite import SqliteStore
 
         return SqliteStore(Path(url.removeprefix(_SQLITE_PREFIX)), serving=serving)
+    if url.startswith(_POSTGRES_PREFIXES):
+        from plait.persistence.postgres import PostgresStore
+
+        return PostgresStore(url, create=create)
     # Only the scheme is repeated: what follows may hold a password.
     scheme = urlsplit(url).scheme or "no scheme"
     raise StoreError(

@@ -18,11 +18,6 @@ class OwnSequences:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
 
-    @property
-    def last(self) -> int:
-        """The highest number added; 0 if none."""
-        return self._lasts[-1] if self._lasts else 0
-
     def add(self, seqs: Sequence[int]) -> None:
         """Add the consecutive numbers of one transaction, higher than all before."""
         if not seqs:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -122,9 +122,9 @@ class SqliteStore:
             raise ValueError("a segment without bytes stands for nothing")
         return await self._write(sqlite_write.compact, document, snapshot, segment)
 
-    async def changes(self, after: int, documents: Sequence[str]) -> Changes:
+    async def changes(self, after: Mapping[str, int]) -> Changes:
         """Return rows that others appended."""
-        return await self._write(self._watch.changes, after, documents)
+        return await self._write(self._watch.changes, dict(after))
 
     async def documents(
         self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False

@@ -1,11 +1,12 @@
 """The contract of a store: what every back end promises, in values that know no database.
 
 A store is an append-only log of updates, each a document's name, bytes, author and time, ordered
-by a sequence number that only grows. Clocks order nothing. A *snapshot* of a document is a list of
-slices that stand for all its updates up to a sequence number, so that loading does not have to
-read them; the updates remain in the log as its history. Nothing in this contract overwrites or
-drops an update: `compact` may replace a run of old ones by one that holds the same content, and
-`purge` forgets a document that was deleted before. Nothing here knows of CRDTs: bytes are bytes.
+within a document by a sequence number that only grows. Clocks order nothing. A *snapshot* of a
+document is a list of slices that stand for all its updates up to a sequence number, so that loading
+does not have to read them; the updates remain in the log as its history. Nothing in this contract
+overwrites or drops an update: `compact` may replace a run of old ones by one that holds the same
+content, and `purge` forgets a document that was deleted before. Nothing here knows of CRDTs: bytes
+are bytes.
 
 Errors:
 
@@ -17,7 +18,7 @@ Errors:
     └── DocumentExists              a document of that name is there already
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -156,12 +157,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What other writers of the same store did since a sequence number."""
+    """What other writers of the same store did since the sequence numbers that were asked for."""
 
-    seq: int
-    """To ask from next time."""
+    seqs: Mapping[str, int] = field(default_factory=dict)
+    """For each document where it has moved, the sequence number to ask from next time."""
     updates: tuple[LoggedUpdate, ...] = ()
-    deleted: tuple[str, ...] = field(default=())
+    """In the order of their sequence numbers within each document."""
+    deleted: tuple[str, ...] = ()
     """Names of documents deleted at present among those asked about."""
     more: bool = False
     """Whether the answer was cut short, and to ask again at once."""
@@ -229,11 +231,16 @@ class Store(Protocol):
             ValueError: a snapshot without slices, or a segment without bytes.
         """
 
-    async def changes(self, after: int, documents: Sequence[str]) -> Changes:
-        """Return rows above `after` of these documents that another writer appended.
+    async def changes(self, after: Mapping[str, int]) -> Changes:
+        """Return rows that another writer appended to documents, each above a sequence number.
 
-        With `after` = -1, only tells the present sequence number. Almost free while no other
-        writer commits. Rows of this object may be among those returned, after another folded them.
+        A document's numbers are given out in the order of its commits: who has read up to a number
+        will never find a new row below it. Numbers of different documents tell nothing of each
+        other: a store may commit for several writers at once. Costs little while nobody else
+        writes. Rows of this object may be among those returned, after another folded them.
+
+        Args:
+            after: by document, what `load` (`Stored.seq`) or the last call told.
         """
 
     async def documents(

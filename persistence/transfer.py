@@ -1,58 +1,160 @@
 """Copy documents from one store into another of any kind, through the contract alone."""
 
 import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from plait.persistence.files import disk_errors, force_to_disk, refuse_existing, temporary_beside
 from plait.persistence.sqlite import SqliteStore
-from plait.persistence.store import Progress, Snapshot, Store, Update
+from plait.persistence.store import (
+    DocumentInfo,
+    LoggedUpdate,
+    Progress,
+    Snapshot,
+    Store,
+    Stored,
+    Update,
+)
 
-DOCUMENTS_A_PAGE = 100
+DOCUMENTS_A_PAGE = 500
 ROWS_A_PAGE = 500
+BYTES_A_PAGE = 8 << 20
+"""Of one append, about: small documents share one, large ones take several."""
 
 
-async def copy_store(source: Store, target: Store, progress: Progress | None = None) -> int:
+class Source(Protocol):
+    """What a copy is made from: a store, or a part of one that stands still."""
+
+    async def load(self, document: str) -> Stored:
+        """Return a document's snapshot and the updates after it."""
+
+    async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
+        """Return a page of a document's whole log."""
+
+    async def documents(
+        self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
+    ) -> Sequence[DocumentInfo]:
+        """List documents by name."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A store that others write to while it is copied."""
+
+    versions: tuple[int, int]
+    """Of its schema: as opening found it, and as it is now."""
+
+    def reading(self) -> AbstractAsyncContextManager[Source]:
+        """Give it as it is at this moment, for the length of a `with`."""
+
+
+class _Ready(NamedTuple):
+    """A document all of whose rows are at hand or copied, which is yet to be finished."""
+
+    info: DocumentInfo
+    rows: Sequence[LoggedUpdate]
+    snapshot: Snapshot | None
+    upto: int
+    """What the snapshot covers, in the target's numbers, of rows that are copied; 0 if nothing."""
+
+
+async def all_documents(source: Source) -> AsyncIterator[DocumentInfo]:
+    """Return what is known of every document; first those that are not deleted."""
+    for deleted in (False, True):
+        after = ""
+        while page := await source.documents(after=after, limit=DOCUMENTS_A_PAGE, deleted=deleted):
+            for info in page:
+                yield info
+            after = page[-1].name
+
+
+async def copy_store(source: Source, target: Store, progress: Progress | None = None) -> int:
     """Copy all documents with their history, snapshots and deletions; return how many.
 
     The target gives out sequence numbers of its own. Documents that it has already are appended to.
     The source should not be written meanwhile.
     """
-    count = 0
-    for deleted in (False, True):
-        after = ""
-        while page := await source.documents(after=after, limit=DOCUMENTS_A_PAGE, deleted=deleted):
-            for info in page:
-                # The snapshot of a deleted document can't be asked for; its log has all of it.
-                snapshot = None if deleted else (await source.load(info.name)).snapshot
-                await _copy_document(source, target, info.name, snapshot)
-                if info.deleted_ms is not None:
-                    await target.delete(info.name, info.deleted_ms)
-                count += 1
-                if progress is not None:
-                    progress("copy", count, count)
-            after = page[-1].name
-    return count
+    total = 0
+    async for _ in all_documents(source):
+        total += 1
+    done = 0
+    batch: list[_Ready] = []
+    rows = length = 0
+    async for info in all_documents(source):
+        if batch and (rows + info.updates > ROWS_A_PAGE or length + info.log_bytes > BYTES_A_PAGE):
+            await _copy(batch, target)
+            batch, rows, length = [], 0, 0
+        ready = await _read(source, target, info)
+        batch.append(ready)
+        rows += len(ready.rows)
+        length += sum(len(row.update) for row in ready.rows)
+        done += 1
+        if progress is not None:
+            progress("documents copied", done, total)
+    await _copy(batch, target)
+    return done
 
 
-async def _copy_document(
-    source: Store, target: Store, document: str, snapshot: Snapshot | None
-) -> None:
-    after = 0
+async def _read(source: Source, target: Store, info: DocumentInfo) -> _Ready:
+    """Read a document, and copy all of its rows but the last page."""
+    # The snapshot of a deleted document can't be asked for; its log has all of it.
+    snapshot = None if info.deleted_ms is not None else (await source.load(info.name)).snapshot
     upto = 0
-    while rows := await source.log(document, after, ROWS_A_PAGE):
-        seqs = await target.append(
-            [Update(row.document, row.update, row.who, row.at_ms) for row in rows]
-        )
-        if snapshot is not None:
-            covered = [s for row, s in zip(rows, seqs, strict=True) if row.seq <= snapshot.upto]
-            upto = covered[-1] if covered else upto
-        after = rows[-1].seq
-    if snapshot is not None and upto:
-        await target.compact(document, replace(snapshot, upto=upto))
+    size = min(ROWS_A_PAGE, max(1, BYTES_A_PAGE * info.updates // max(1, info.log_bytes)))
+    page = await source.log(info.name, 0, size)
+    while len(page) == size and (more := await source.log(info.name, page[-1].seq, size)):
+        upto = _covered(snapshot, page, await target.append(_updates(page))) or upto
+        page = more
+    return _Ready(info, page, snapshot, upto)
 
 
-async def back_up_by_copying(source: Store, target: Path, progress: Progress | None) -> None:
+async def _copy(batch: Sequence[_Ready], target: Store) -> None:
+    """Append the rows of several documents in one transaction, and finish each."""
+    seqs = await target.append([each for ready in batch for each in _updates(ready.rows)])
+    at = 0
+    for info, rows, snapshot, upto in batch:
+        upto = _covered(snapshot, rows, seqs[at : at + len(rows)]) or upto
+        at += len(rows)
+        if snapshot is not None and upto:
+            await target.compact(info.name, replace(snapshot, upto=upto))
+        if info.deleted_ms is not None:
+            await target.delete(info.name, info.deleted_ms)
+
+
+def _updates(rows: Sequence[LoggedUpdate]) -> list[Update]:
+    return [Update(row.document, row.update, row.who, row.at_ms) for row in rows]
+
+
+def _covered(snapshot: Snapshot | None, rows: Sequence[LoggedUpdate], seqs: Sequence[int]) -> int:
+    """Return the target's number of the last row that a snapshot covers; 0 if it covers none."""
+    if snapshot is None:
+        return 0
+    pairs = zip(rows, seqs, strict=True)
+    return max((seq for row, seq in pairs if row.seq <= snapshot.upto), default=0)
+
+
+async def differences(source: Source, target: Source) -> Sequence[str]:
+    """Return in what the documents of two stores differ by name, counts or sizes, in sentences."""
+    there = {info.name: _outline(info) async for info in all_documents(target)}
+    found = []
+    async for info in all_documents(source):
+        copied = there.pop(info.name, None)
+        if copied is None:
+            found.append(f"Document {info.name!r} is missing.")
+        elif copied != _outline(info):
+            found.append(f"Document {info.name!r} has other rows or sizes.")
+    return [*found, *(f"Document {name!r} is one too many." for name in there)]
+
+
+def _outline(info: DocumentInfo) -> tuple[object, ...]:
+    snapshot = info.snapshot_bytes if info.deleted_ms is None else 0
+    return info.updates, info.log_bytes, snapshot, info.deleted_ms
+
+
+async def back_up_by_copying(source: Source, target: Path, progress: Progress | None) -> None:
     """Write the content of a store into a new SQLite file, which is there as a whole or not."""
     refuse_existing(target)
     with disk_errors(target), temporary_beside(target) as temporary:

@@ -3,6 +3,7 @@ stopped in order.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,16 +15,20 @@ from starlette.routing import Route, WebSocketRoute
 from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
 from plait.server.admission import Admission, source_of
 from plait.server.api import Api
+from plait.server.changes import Clock
 from plait.server.clock import SystemClock
+from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters
 from plait.server.direct import Sockets
 from plait.server.endpoint import Endpoint
+from plait.server.errors import ConfigError
 from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.metrics import CONTENT_TYPE, Metrics
 from plait.server.origins import Origins
 from plait.server.settings import Settings
+from plait.server.wire.envelope import NODE_BYTES
 from plait.web.pages import routes as page_routes
 
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
@@ -51,6 +56,7 @@ class Plait:
             on_commit=self.counters.commit_seconds.observe,
         )
         self._full = False
+        self.cluster = _cluster(settings, self.limits, clock, self.counters)
         self.compactor = Compactor(
             self.store,
             CompactionPolicy(history_days=settings.history_days),
@@ -66,6 +72,7 @@ class Plait:
             memory_bytes_max=settings.memory_mb << 20,
             clock=clock,
             counters=self.counters,
+            cluster=self.cluster,
         )
         self.admission = Admission(self.limits)
         self.sockets = Sockets()
@@ -145,6 +152,9 @@ class Plait:
             "rooms": len(self.hub.rooms()),
             "unsaved_updates": self.writer.unsaved_updates,
         }
+        if self.cluster is not None:  # Without it nodes still meet in the store, a second later.
+            body["relay"] = "connected" if self.cluster.relay.connected else "away"
+            body["nodes"] = self.cluster.nodes
         return JSONResponse(body, 200 if reason is None else 503)
 
     async def _metrics(self, request: Request) -> Response:
@@ -163,6 +173,27 @@ class Plait:
         if state.full and not self._full:
             self.counters.limits["unsaved_mb"] += 1
         self._full = state.full
+
+
+def _cluster(
+    settings: Settings, limits: Limits, clock: Clock, counters: Counters
+) -> Cluster | None:
+    """Return what makes this node one of several, if it is to be.
+
+    Raises:
+        ConfigError: the relay or the store can't serve several nodes.
+    """
+    if not settings.relay:
+        return None
+    if settings.store.startswith("memory:"):
+        raise ConfigError(
+            "nodes that share a relay have to share a store: with memory:// each has its own"
+        )
+    from plait.server.redis_relay import RedisRelay, prefix_of
+
+    relay = RedisRelay(settings.relay)
+    prefix = prefix_of(settings.relay)
+    return Cluster(relay, os.urandom(NODE_BYTES), limits, clock, counters, prefix=prefix)
 
 
 def _limits(settings: Settings) -> Limits:

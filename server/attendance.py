@@ -35,13 +35,22 @@ class Attendance:
         self._call_soon = call_soon
         self._counters = counters
         self._news: dict[int, Entry] = {}
+        self.forward: Callable[[Iterable[Entry]], None] | None = None
+        """Tells the other nodes what is news of this node's clients, if there are any."""
+        self._own: dict[int, Entry] = {}
 
-    def tell(self, entries: Iterable[Entry]) -> None:
-        """Have everybody told, at the end of the turn."""
+    def tell(self, entries: Iterable[Entry], *, own: bool = True) -> None:
+        """Have everybody told, at the end of the turn.
+
+        Args:
+            own: whether other nodes do not know it yet.
+        """
         for entry in entries:
             if not self._news:
                 self._call_soon(self.flush)
             self._news[entry.client] = entry
+            if own and self.forward is not None:
+                self._own[entry.client] = entry
 
     def flush(self) -> None:
         """Tell everybody now."""
@@ -49,6 +58,9 @@ class Attendance:
             return
         update = encode_presence(self._news.values())
         self._news = {}
+        if self._own and self.forward is not None:
+            own, self._own = self._own, {}
+            self.forward(own.values())
         now = self._clock.monotonic()
         frames: dict[Codec, bytes] = {}
         for member in self._members:

@@ -18,7 +18,7 @@ last told something new of it, and:
    its next renewal 15 to 30 seconds later.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Set
 from dataclasses import dataclass
 
 from plait.server.errors import LimitReached
@@ -58,28 +58,49 @@ class Awareness:
     def __len__(self) -> int:
         return len(self._present)
 
-    def states(self) -> list[Entry]:
-        """Return everybody who is present, for one who has just come."""
-        return [Entry(client, each.clock, each.state) for client, each in self._present.items()]
+    def states(self, but: type | None = None) -> list[Entry]:
+        """Return everybody who is present, for one who has just come.
 
-    def apply(self, entries: Iterable[Entry], owner: Hashable, now: float) -> Heard:
+        Args:
+            but: a kind of owners whose presences are left out.
+        """
+        return [
+            Entry(client, each.clock, each.state)
+            for client, each in self._present.items()
+            if but is None or not isinstance(each.owner, but)
+        ]
+
+    def owner(self, client: int) -> Hashable | None:
+        """Return who told of a client; None if it is not present."""
+        present = self._present.get(client)
+        return present.owner if present else None
+
+    def apply(
+        self, entries: Iterable[Entry], owner: Hashable, now: float, owned_max: int | None = None
+    ) -> Heard:
         """Take in what a connection tells; return what is news, and to whom.
 
+        Args:
+            owned_max: how many clients it may tell of; `Limits.awareness_states_max`, if None.
+
         Raises:
-            LimitReached: the connection claims more clients than `Limits.awareness_states_max`.
+            LimitReached: it tells of more.
         """
+        if owned_max is None:
+            owned_max = self._limits.awareness_states_max
         heard = Heard([], [])
         for entry in entries:
-            if self._accept(entry, owner, now):
+            if self._accept(entry, owner, now, owned_max):
                 heard.news.append(entry)
             elif entry.state is not None and entry.client not in self._present:
                 removed = Entry(entry.client, self._tombstones[entry.client], None)
                 heard.corrections.append(removed)
         return heard
 
-    def leave(self, owner: Hashable) -> list[Entry]:
-        """Remove what a connection owned; return the entries that tell so."""
-        return [self._remove(client) for client in sorted(self._owned.get(owner, ()))]
+    def leave(self, owner: Hashable, but: Set[int] = frozenset()) -> list[Entry]:
+        """Remove what a connection owned, but for some clients; return the entries that tell so."""
+        owned = sorted(self._owned.get(owner, ()))
+        return [self._remove(client) for client in owned if client not in but]
 
     def expire(self, now: float) -> list[Entry]:
         """Remove presences that nobody renewed for `Limits.awareness_timeout_seconds`; return the
@@ -91,7 +112,7 @@ class Awareness:
 
     # How one entry is judged
 
-    def _accept(self, entry: Entry, owner: Hashable, now: float) -> bool:
+    def _accept(self, entry: Entry, owner: Hashable, now: float, owned_max: int) -> bool:
         present = self._present.get(entry.client)
         if entry.state is None:
             if present is None or present.owner != owner or entry.clock < present.clock:
@@ -106,18 +127,17 @@ class Awareness:
                 f"a presence may have {limit} bytes, not {len(entry.state)}", limit="presence"
             )
         if present is None or present.owner != owner:
-            self._own(entry.client, owner)
+            self._own(entry.client, owner, owned_max)
             if present is not None:
                 self._disown(entry.client, present.owner)
         self._present[entry.client] = Presence(entry.clock, entry.state, owner, now)
         return True
 
-    def _own(self, client: int, owner: Hashable) -> None:
+    def _own(self, client: int, owner: Hashable, owned_max: int) -> None:
         owned = self._owned.setdefault(owner, set())
-        if len(owned) >= self._limits.awareness_states_max:
+        if len(owned) >= owned_max:
             raise LimitReached(
-                f"one connection may tell of {self._limits.awareness_states_max} clients at most",
-                limit="presence",
+                f"one connection may tell of {owned_max} clients at most", limit="presence"
             )
         owned.add(client)
         self._tombstones.pop(client, None)

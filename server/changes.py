@@ -63,6 +63,8 @@ class Change:
     """Told when it is."""
     parts: Sequence[bytes] = ()
     """What is logged instead of the update, if it is large, so that loading it stops nobody."""
+    echo: bytes = b""
+    """What its author is sent when it is committed, if that is more than the others are sent."""
     frame: bytes = b""
     """The frame that it came in, if that is what others have to be sent in its author's dialect."""
 
@@ -88,7 +90,7 @@ class Change:
     @property
     def mergeable(self) -> bool:
         """Whether pycrdt merges it with others without loss."""
-        return self.shape.lossless and not self.shape.astral
+        return self.shape.lossless and not self.shape.astral and not self.echo
 
 
 def lower(clocks: dict[int, int], runs: Iterable[Run]) -> None:
@@ -98,9 +100,13 @@ def lower(clocks: dict[int, int], runs: Iterable[Run]) -> None:
             clocks[client] = first
 
 
-def merged(changes: Sequence[Change]) -> list[bytes]:
-    """Return the updates of changes as one, where that loses nothing and costs little."""
-    updates = [each.update for each in changes]
+def merged(changes: Sequence[Change], *, echo: bool = False) -> list[bytes]:
+    """Return the updates of changes as one, where that loses nothing and costs little.
+
+    Args:
+        echo: for their author.
+    """
+    updates = [(echo and each.echo) or each.update for each in changes]
     if (
         len(updates) == 1
         or sum(map(len, updates)) > MERGE_BYTES_MAX

@@ -306,14 +306,39 @@ def _add_store(commands: _Commands) -> None:
     parser = add(
         "restore",
         "bring back what a backup has",
-        "Replace a store that nobody serves by a backup, and keep the old one beside it. While a "
-        "server runs, or with --document: bring documents back by new edits, to which live "
+        "Replace a store that nobody serves by a backup, and keep the old one beside it; or fill "
+        "one in PostgreSQL that has no documents. While a server runs, or PostgreSQL has "
+        "documents, or with --document: bring documents back by new edits, to which live "
         "editors converge; documents that the backup does not have are left alone.",
         _restore,
     )
     parser.add_argument("backup", metavar="BACKUP")
     _add_names(parser, "only this one, by a new edit; may be given several times")
     _add_yes(parser)
+    add(
+        "migrate",
+        "bring the store forward",
+        "Bring the store's schema forward to what this program needs, and tell from where to "
+        "where. Every command and every server does that as it opens a store.",
+        _migrate,
+    )
+    _add_copy(commands, family)
+
+
+def _add_copy(commands: _Commands, family: "argparse._SubParsersAction[Any]") -> None:
+    parser = commands.add(
+        "copy",
+        "copy the store into another",
+        "Copy all documents of a store into one that has none, of another kind or of the same, "
+        "with history, snapshots and deletions, and compare. No server may run on a file that is "
+        "copied; PostgreSQL is copied as of one moment.",
+        family,
+        "store ",
+    )
+    parser.add_argument("source", metavar="FROM", help="the URL of a store")
+    parser.add_argument("to", metavar="TO", help="the URL of one that is not there, or empty")
+    _add_output(parser)
+    parser.set_defaults(store=None, config=None, run=lambda parsed: _run(_copy, parsed))
 
 
 def _add_names(parser: argparse.ArgumentParser, text: str) -> None:
@@ -353,6 +378,18 @@ async def _restore(command: "Command", parsed: argparse.Namespace) -> int:
     return await restore_store(command, parsed.backup, parsed.names)
 
 
+async def _migrate(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_transfer import migrate_store
+
+    return await migrate_store(command)
+
+
+async def _copy(command: "Command", parsed: argparse.Namespace) -> int:
+    from plait.server.cli_transfer import copy_stores
+
+    return await copy_stores(command, parsed.source, parsed.to)
+
+
 # plait bench
 
 
@@ -385,11 +422,15 @@ def _on_store(parser: argparse.ArgumentParser, work: Work) -> None:
         "--store", metavar="URL", help="where documents are kept (default: sqlite:///plait.db)"
     )
     parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    _add_output(parser)
+    parser.set_defaults(run=lambda parsed: _run(work, parsed))
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--quiet", action="store_true", help="print neither progress nor what was done"
     )
-    parser.set_defaults(run=lambda parsed: _run(work, parsed))
 
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,18 @@ T = TypeVar("T")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--url", required=True, help="the server: ws://HOST:PORT or wss://…")
+    parser.add_argument(
+        "--url",
+        action="append",
+        required=True,
+        help="the server: ws://HOST:PORT or wss://…; once for each node of a cluster, and the"
+        " editors of every room are spread over them",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="with several --url: spread rooms, all editors of a room meet on one node",
+    )
     parser.add_argument(
         "--scenario",
         choices=sorted(PRESETS),
@@ -85,15 +96,21 @@ def bench(parsed: argparse.Namespace) -> int:
     """
     from plait.server.load import Load
 
-    scenario, target = _scenario(parsed), _target(parsed)
+    scenario, targets = _scenario(parsed), [_target(parsed, url) for url in parsed.url]
     terminal = Terminal(as_json=parsed.json, quiet=parsed.quiet)
-    load = Load(target, scenario, prefix=parsed.prefix, progress=terminal.progress)
+    load = Load(
+        targets,
+        scenario,
+        together=parsed.together,
+        prefix=parsed.prefix,
+        progress=terminal.progress,
+    )
     try:
         result = run_fast(load.run())
     finally:
         terminal.clear()
     if parsed.json:
-        terminal.result({"url": parsed.url, **result.summary()})
+        terminal.result({"url": ", ".join(parsed.url), **result.summary()})
     else:
         terminal.lines(report(result, _ink()))
     if result.busy > BUSY:
@@ -187,21 +204,21 @@ def _document(path: Path) -> bytes:
         raise Misused(f"{path} can't be read: {error.strerror}") from None
 
 
-def _target(parsed: argparse.Namespace) -> "Target":
+def _target(parsed: argparse.Namespace, url: str) -> "Target":
     from plait.server.target import Dialect, Target
 
     try:
-        parts = urlsplit(parsed.url)
+        parts = urlsplit(url)
         usable = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
     except ValueError:  # Its port is none.
         usable = False
     if not usable or parts.query or parts.fragment:
         raise Misused(
-            f"--url {parsed.url}: ws://HOST:PORT or wss://HOST:PORT is expected, parameters belong"
+            f"--url {url}: ws://HOST:PORT or wss://HOST:PORT is expected, parameters belong"
             " into --query"
         )
     return Target(
-        url=parsed.url,
+        url=url,
         dialect=Dialect(parsed.dialect),
         token=parsed.token,
         query=parsed.query,

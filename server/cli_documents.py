@@ -268,7 +268,11 @@ async def _purge(command: Command, store: Store, name: str) -> None:
     if info is not None and info.deleted_ms is not None and command.in_use():
         left = NOTICE_SECONDS - (_now_ms() - info.deleted_ms) / 1000
         if left > 0:
-            command.terminal.warn("a server runs on the store; it gets 5 s to notice the deletion")
+            command.terminal.warn(
+                "a server runs on the store; it gets 5 s to notice the deletion"
+                if command.file is not None
+                else "servers that run on the store get 5 s to notice the deletion"
+            )
             await asyncio.sleep(left)
     await store.purge(document=name)
 

@@ -9,6 +9,7 @@ from plait.persistence import CompactionPolicy, Store, StoreCorrupt, StoreError,
 from plait.persistence.archive import Archive
 from plait.persistence.restore import restore_file
 from plait.server.cli_documents import NOTICE_SECONDS, known
+from plait.server.cli_transfer import restore_into_empty
 from plait.server.command import Command
 from plait.server.compaction import Compactor
 from plait.server.errors import PlaitError
@@ -32,7 +33,7 @@ async def check_store(command: Command, backup: str | None = None) -> int:
     Returns:
         1 if there are problems, else 0.
     """
-    where = backup or str(command.path)
+    where = backup or command.where
     problems: list[Problem] = []
     checked = 0
     try:
@@ -124,28 +125,43 @@ async def back_up_store(command: Command, target: str) -> int:
 async def restore_store(command: Command, backup: str, names: Sequence[str] = ()) -> int:
     """Bring back what a backup has.
 
-    The whole file, if no document is named and no server runs on the store. Otherwise each
-    document, or each of those named, by a new edit.
+    The whole file, if no document is named and no server runs on the store; everything, if the
+    store is in a database and has no documents. Otherwise each document, or each of those named,
+    by a new edit.
     """
-    in_use = command.in_use()
-    if not names and not in_use:
-        return _restore_file(command, Path(backup))
+    path = command.file
+    if path is not None and not names and not command.in_use():
+        return _restore_file(command, Path(backup), path)
     _refuse_missing(Path(backup))
+    if path is None and not names and await restore_into_empty(command, Path(backup)):
+        return 0
     if names:
         which = ", ".join(printable(name) for name in names)
         command.terminal.confirm(f"This gives {which} the content of {backup}, by a new edit.")
     else:
+        why, whole = _by_edits(command)
         command.terminal.confirm(
-            f"A server runs on {command.path}. This gives every document of {backup} its content "
-            "there, by new edits, and leaves other documents alone.",
-            "Add --yes if that is meant; or name documents with --document; or, to replace the "
-            "whole store, stop the server first.",
+            f"{why} This gives every document of {backup} its content there, by new edits, and "
+            "leaves other documents alone.",
+            f"Add --yes if that is meant; or name documents with --document; or, {whole}.",
         )
     return await _recover(command, Path(backup), names)
 
 
-def _restore_file(command: Command, backup: Path) -> int:
-    target = command.path
+def _by_edits(command: Command) -> tuple[str, str]:
+    """Return why a whole store is not simply replaced, and what to do if it is to be."""
+    if command.file is None:
+        return (
+            f"{command.where} has documents.",
+            "to bring back the whole store with its history, name one that is empty (?schema=…)",
+        )
+    return (
+        f"A server runs on {command.where}.",
+        "to replace the whole store, stop the server first",
+    )
+
+
+def _restore_file(command: Command, backup: Path, target: Path) -> int:
     if target.exists():
         command.terminal.confirm(
             f"This replaces the store {target} by {backup}, and keeps the old one beside it."

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plait.persistence import Store, StoreUnavailable, open_store
 from plait.persistence.lock import StoreLock
+from plait.persistence.memory import MemoryStore
 from plait.persistence.sqlite import SqliteStore
 from plait.server.limits import Limits
 from plait.server.settings import Settings
@@ -22,13 +23,23 @@ class Command:
     limits: Limits = field(default_factory=Limits)
 
     @property
-    def path(self) -> Path:
-        """The file of the store.
+    def file(self) -> Path | None:
+        """The file of the store; None if it is in a database server.
 
         Raises:
-            Misused: it has none.
+            Misused: it is in neither.
         """
-        return _sqlite(open_store(self.settings.store)).path
+        store = self._lasting(create=False)
+        return store.path if isinstance(store, SqliteStore) else None
+
+    @property
+    def where(self) -> str:
+        """Where the store is, to be shown."""
+        return str(self.file or self._lasting(create=False).url)
+
+    def on(self, url: str) -> "Command":
+        """Return the same command on another store."""
+        return replace(self, settings=replace(self.settings, store=url))
 
     @asynccontextmanager
     async def store(self, *, create: bool = False) -> AsyncIterator[Store]:
@@ -39,11 +50,11 @@ class Command:
                 path would look like a store that has lost everything.
 
         Raises:
-            Misused: it is not in a file.
+            Misused: it is in the memory of a process.
             StoreError: it can't be used.
         """
-        store = _sqlite(open_store(self.settings.store))
-        if not create and not store.path.exists():
+        store = self._lasting(create=create)
+        if isinstance(store, SqliteStore) and not create and not store.path.exists():
             raise StoreUnavailable(
                 f"there is no store {store.path}", hint="Name it with --store or PLAIT_STORE."
             )
@@ -54,8 +65,10 @@ class Command:
             await store.close()
 
     def in_use(self) -> bool:
-        """Return whether a server runs on the store at this moment."""
-        lock = StoreLock(self.path)
+        """Return whether a server runs on the store at this moment, or may, if nobody can tell."""
+        if self.file is None:
+            return True
+        lock = StoreLock(self.file)
         # Asking would make the file, perhaps for a user who is not the server's.
         if not lock.path.exists():
             return False
@@ -64,10 +77,10 @@ class Command:
         lock.release()
         return False
 
-
-def _sqlite(store: Store) -> SqliteStore:
-    if not isinstance(store, SqliteStore):
-        raise Misused(
-            f"{store.url} is gone with the process that has it: name a store with --store"
-        )
-    return store
+    def _lasting(self, *, create: bool) -> Store:
+        store = open_store(self.settings.store, create=create)
+        if isinstance(store, MemoryStore):
+            raise Misused(
+                f"{store.url} is gone with the process that has it: name a store with --store"
+            )
+        return store

@@ -75,6 +75,12 @@ class Counters:
         "opened",
         "presence_messages",
         "refused",
+        "relay_gaps",
+        "relay_received",
+        "relay_received_bytes",
+        "relay_refused",
+        "relay_sent",
+        "relay_sent_bytes",
         "updates_applied",
         "updates_duplicate",
         "updates_pending",
@@ -114,6 +120,16 @@ class Counters:
         self.load_seconds = Histogram(LOAD_BOUNDS)
         self.load_failures = 0
         self.loop_delay_seconds = Histogram(DELAY_BOUNDS)
+
+        self.relay_sent = 0
+        self.relay_sent_bytes = 0
+        self.relay_received = 0
+        """Messages of other nodes."""
+        self.relay_received_bytes = 0
+        self.relay_gaps = 0
+        """Times that a message of another node was missing, and was asked for."""
+        self.relay_refused = 0
+        """Messages of other nodes that could not be taken in."""
 
     def send(self, frames: int, size: int) -> None:
         """Count frames of one size that were given to sockets."""

@@ -31,7 +31,8 @@ from plait.server.errors import (
     ServerStopping,
     TextRefused,
 )
-from plait.server.hub import Hub, Lease
+from plait.server.hub import Hub
+from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
 from plait.server.pump import CLOSE_SECONDS

@@ -102,15 +102,23 @@ class Document:
             DocumentBroken: pycrdt failed.
         """
         shape = inspect(update, any_depth_max=self._limits.any_depth_max)
-        known = self._known
-        for client, first, end in shape.runs:
-            if first < known.get(client, 0) < end:
-                update, shape = unknown_part(update, shape, known, self._limits)
-                break
+        if self._repeats_some(shape):
+            update, shape = unknown_part(update, shape, self._known, self._limits)
         applied = self.readiness(shape)
         if applied is Applied.CHANGED:
             applied = self._integrate(update, shape)
         return applied, shape, update
+
+    def _repeats_some(self, shape: Shape) -> bool:
+        """Whether an update of this shape holds something that is known beside something that may
+        not be. What is known must not be told again: to its author it would say that it is stored.
+        """
+        known, repeats, new = self._known, False, shape.deletes
+        for client, first, end in shape.runs:
+            have = known.get(client, 0)
+            repeats = repeats or first < have
+            new = new or end > have
+        return repeats and new
 
     def apply_typed(self, update: bytes) -> Shape | None:
         """Apply what most updates are, text that was typed behind other text, with little to look

@@ -105,11 +105,11 @@ class Editor(WSListener):
 
     def __init__(self, target: Target, room: Room, client: int, tally: Tally) -> None:
         assert 0 < client < _SENDERS
+        self.target = target
         self.room = room
         self.state_bytes = 0
         """The size of the document that came last."""
         self.connected = False
-        self._target = target
         self._tally = tally
         self._client = client
         self._mark = b"%06x" % client
@@ -134,18 +134,18 @@ class Editor(WSListener):
         started = time.monotonic_ns()
         arrived = self._state = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._target.timeout):
+            async with asyncio.timeout(self.target.timeout):
                 await ws_connect(
                     lambda: self,
-                    self._target.address(self.room.name),
-                    websocket_handshake_timeout=self._target.timeout,
+                    self.target.address(self.room.name),
+                    websocket_handshake_timeout=self.target.timeout,
                     max_frame_size=FRAME_BYTES_MAX,
                     max_redirects=0,
                 )
                 await arrived
         except TimeoutError:
             self._give_up()
-            raise DialFailed(f"no answer within {self._target.timeout:g} s") from None
+            raise DialFailed(f"no answer within {self.target.timeout:g} s") from None
         except WSHandshakeError as error:
             raise DialFailed(refusal(error)) from None
         except OSError as error:
@@ -168,10 +168,10 @@ class Editor(WSListener):
         # Messages of a socket are handled in order: the answer to this holds the document.
         self._send(YWEBSOCKET.sync_step1(_EMPTY_STATE_VECTOR))
         try:
-            async with asyncio.timeout(self._target.timeout):
+            async with asyncio.timeout(self.target.timeout):
                 await self._state
         except TimeoutError:
-            raise DialFailed(f"no answer within {self._target.timeout:g} s") from None
+            raise DialFailed(f"no answer within {self.target.timeout:g} s") from None
         return self.state_bytes
 
     def type(self) -> None:
@@ -211,7 +211,7 @@ class Editor(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         if self._hocuspocus:
-            told = var_string(self._target.token) + var_string(_HOCUSPOCUS_VERSION)
+            told = var_string(self.target.token) + var_string(_HOCUSPOCUS_VERSION)
             self._send(_HOCUSPOCUS_AUTH + told)
         self._send(YWEBSOCKET.sync_step1(_EMPTY_STATE_VECTOR))
 

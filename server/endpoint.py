@@ -15,7 +15,8 @@ from plait.server.admission import Admission, Ticket
 from plait.server.direct import DirectSocket, Sockets
 from plait.server.errors import BadRoomName, CloseCode, MessageTooBig, PlaitError, TextRefused
 from plait.server.handover import EXTENSION
-from plait.server.hub import Hub, Lease
+from plait.server.hub import Hub
+from plait.server.leases import Lease
 from plait.server.origins import Origins
 from plait.server.pump import LinkLost, pump
 from plait.server.wire.ywebsocket import YWEBSOCKET

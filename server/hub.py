@@ -17,15 +17,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from math import inf
+from math import ceil, inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
 
-from plait.persistence import DocumentDeleted, LoggedUpdate, Store, StoreError, Writer
+from plait.persistence import DocumentDeleted, Store, StoreError, Update, Writer
 from plait.server.answers import IDLE_SECONDS as STATE_IDLE_SECONDS
 from plait.server.changes import Clock
 from plait.server.clock import SystemClock
+from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters
 from plait.server.document import Document
@@ -33,12 +34,13 @@ from plait.server.errors import (
     BadRoomName,
     DocumentBroken,
     DocumentGone,
-    PlaitError,
     RoomUnavailable,
     ServerFull,
     ServerStopping,
     UpdateRefused,
 )
+from plait.server.following import Following
+from plait.server.leases import Entry, Lease
 from plait.server.limits import Limits
 from plait.server.loading import Loader
 from plait.server.memory import give_back
@@ -48,6 +50,12 @@ from plait.server.source import RoomSource, Uploads
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+FOLLOW_SECONDS = 1.0
+"""How often the store is asked for what others wrote into it."""
+FOLLOW_RELAYED_SECONDS = 5.0
+"""The same while other nodes tell by the relay what they write."""
+CLOSED_A_STEP, CLOSE_STEP_SECONDS = 50, 0.1
+"""How fast connections are closed when the server stops: 500 a second, or as time allows."""
 ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
 LOGGED_MAX = 200
@@ -65,46 +73,6 @@ FAREWELL_TURNS = 4
 """Turns of the loop in which acknowledgements of the last commit reach their sockets."""
 
 T = TypeVar("T")
-
-
-class _Entry:
-    """A room that is open or being opened."""
-
-    __slots__ = ("idle_since", "leases", "room", "waiting")
-
-    def __init__(self, idle_since: float) -> None:
-        self.leases = 0
-        self.idle_since = idle_since
-        self.room: asyncio.Future[Room]
-        self.waiting: list[LoggedUpdate] = []
-        """Rows of the log that build upon rows yet to come."""
-
-    @property
-    def loaded(self) -> Room | None:
-        """The room, once it is there."""
-        return self.room.result() if self.room.done() and not self.room.exception() else None
-
-
-def _end_lease(entry: _Entry, clock: Clock) -> None:
-    entry.leases -= 1
-    entry.idle_since = clock.monotonic()
-
-
-class Lease:
-    """Keeps a room open until it is released."""
-
-    __slots__ = ("_clock", "_entry", "room")
-
-    def __init__(self, room: Room, entry: _Entry, clock: Clock) -> None:
-        self.room = room
-        self._entry: _Entry | None = entry
-        self._clock = clock
-
-    def release(self) -> None:
-        """Let go of the room. A second time there is nothing to do."""
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            _end_lease(entry, self._clock)
 
 
 class Hub:
@@ -127,38 +95,44 @@ class Hub:
         memory_bytes_max: int = 1 << 30,
         clock: Clock | None = None,
         counters: Counters | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.counters = counters or Counters()
         self.store = store
         self.writer = writer
         self.limits = limits
         self.clock: Clock = clock or SystemClock()
-        self.loader = Loader(store, writer, limits)
+        self.loader = Loader(store, writer, limits, self._borrowed)
         self.stopping = False
         self.ticked: list[Callable[[], None]] = []
         """Called about once a second."""
         self._compactor = compactor
         self._idle_seconds = idle_seconds
         self._memory_bytes_max = memory_bytes_max
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._loads = asyncio.Semaphore(limits.loads_max)
         self._uploads = Uploads(limits)
         self._crowded = False
         """Whether no room can make way for another, as far as is known until the next tick."""
-        self._followed = 0
+        self.cluster = cluster
+        if cluster is not None:
+            cluster.hub = self
+        self._following = Following(store, self._entries, self._send_away, self._follow_seconds)
         self._ticks = 0
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._followed = (await self.store.changes(-1, ())).seq
         await self._tasks.__aenter__()
-        for work in (
+        works = [
             self.writer.run(),
             self._compactor.run(),
             self._tick_forever(),
-            self._follow_forever(),
-        ):
+            self._following.run(),
+        ]
+        if self.cluster is not None:
+            works.append(self.cluster.run())
+        for work in works:
             self._running.append(self._tasks.create_task(work))
         return self
 
@@ -234,13 +208,13 @@ class Hub:
         entry = self._entries.get(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
             self._make_place(name)
-            entry = self._entries[name] = _Entry(self.clock.monotonic())
+            entry = self._entries[name] = Entry(self.clock.monotonic())
             entry.room = self.start(self._open(name, entry))
         entry.leases += 1
         try:
             return Lease(await asyncio.shield(entry.room), entry, self.clock)
         except BaseException:
-            _end_lease(entry, self.clock)
+            entry.end_lease(self.clock)
             raise
 
     def rooms(self) -> dict[str, Room]:
@@ -264,6 +238,8 @@ class Hub:
         self._send_away(name)
         await self.writer.flush(DELETE_SECONDS)
         deleted = await self.store.delete(name, now) or deleted
+        if self.cluster is not None:
+            self.cluster.tell_deleted(name)
         if purge:
             deleted = bool(await self.store.purge(document=name)) or deleted
         return deleted
@@ -292,9 +268,20 @@ class Hub:
         try:
             await self._flush(timeout_seconds)  # what is acknowledged is not typed again
         finally:
-            for room in self.rooms().values():
-                room.close(ServerStopping("the server is stopping; connect again"))
+            await self._send_all_away(timeout_seconds / 2)
         await self._flush(timeout_seconds)
+        if self.cluster is not None:
+            await self.cluster.farewell()
+
+    async def _send_all_away(self, seconds_max: float) -> None:
+        """Close everybody's connection, not all at once: they come back to other nodes."""
+        members = [member for room in self.rooms().values() for member in room.members]
+        batch = max(CLOSED_A_STEP, ceil(len(members) * CLOSE_STEP_SECONDS / max(seconds_max, 0.1)))
+        for start in range(0, len(members), batch):
+            if start:
+                await asyncio.sleep(CLOSE_STEP_SECONDS)
+            for member in members[start : start + batch]:
+                member.socket.close(ServerStopping("the server is stopping; connect again"))
 
     async def _flush(self, timeout_seconds: float) -> None:
         try:
@@ -311,18 +298,20 @@ class Hub:
 
     # Loading and unloading
 
-    async def _open(self, name: str, entry: _Entry) -> Room:
+    async def _open(self, name: str, entry: Entry) -> Room:
         try:
             async with self._loads:
                 begun = self.clock.monotonic()
+                if self.cluster is not None:  # First: what is said while it is loaded is not lost.
+                    await self.cluster.enter(name)
                 loaded = await self.loader.load(name)
             self.counters.load_seconds.observe(self.clock.monotonic() - begun)
         except BaseException as error:
             self.counters.load_failures += 1
             if self._entries.get(name) is entry:
-                del self._entries[name]
+                self._forget(name)
             raise _refusal(name, error) from error
-        entry.waiting = loaded.waiting
+        entry.waiting, entry.followed = loaded.waiting, loaded.seq
         room = Room(
             name,
             loaded.document,
@@ -334,13 +323,25 @@ class Hub:
             counters=self.counters,
         )
         room.saving.logged = loaded.rows
+        if self.cluster is not None:
+            room.link = self.cluster.attach(room)
         return room
+
+    def _forget(self, name: str) -> None:
+        del self._entries[name]
+        if self.cluster is not None:
+            self.cluster.leave(name)
+
+    def _borrowed(self, name: str) -> list[Update]:
+        entry = self._entries.get(name)
+        room = entry.loaded if entry is not None else None
+        return room.link.unsaved_rows(self.clock.wall_ms()) if room and room.link else []
 
     async def reload(self, name: str, remote: bool) -> Document:
         """Load the document of an open room anew."""
         loaded = await self.loader.load(name, remote=remote)
-        if name in self._entries:
-            self._entries[name].waiting = loaded.waiting
+        if (entry := self._entries.get(name)) is not None:
+            entry.waiting, entry.followed = loaded.waiting, loaded.seq
         return loaded.document
 
     def _make_place(self, name: str) -> None:
@@ -377,7 +378,7 @@ class Hub:
             enough = memory - freed <= self._memory_bytes_max and len(self._entries) <= rooms_max
             if kept and enough:
                 continue
-            del self._entries[name]
+            self._forget(name)
             room.document.close()
             freed += room.document.memory_bytes
             if room.saving.logged:
@@ -407,6 +408,8 @@ class Hub:
                     self._compactor.consider(name)
         self._drop_states()
         self._unload_idle()
+        if self.cluster is not None:
+            self.cluster.tick()
 
     def _drop_states(self) -> None:
         """Drop encoded states that nobody asks for, and the least wanted of too many."""
@@ -421,36 +424,22 @@ class Hub:
             answers.drop()
 
     async def follow(self) -> None:
-        """Edit into the open rooms what others appended to the store since the last time.
+        """Take in what others wrote into the store; raises `StoreError`."""
+        await self._following.follow()
 
-        Raises:
-            StoreError: the store can't be asked now.
-        """
-        more = True
-        while more:
-            changes = await self.store.changes(self._followed, list(self._entries))
-            for name in changes.deleted:
-                self._send_away(name)
-            news: dict[str, list[LoggedUpdate]] = {}
-            for row in changes.updates:
-                news.setdefault(row.document, []).append(row)
-            for name, rows in news.items():
-                entry = self._entries.get(name)
-                if entry is not None:
-                    await self._follow_room(entry, rows)
-            self._followed, more = changes.seq, changes.more
+    # Implements `cluster.Told`
 
-    async def _follow_room(self, entry: _Entry, rows: list[LoggedUpdate]) -> None:
-        try:
-            room = await asyncio.shield(entry.room)
-        except PlaitError:
-            return  # It was not loaded; the next load reads these rows from the store.
-        await room.ready.wait()
-        waiting, before = [*entry.waiting, *rows], -1
-        while waiting and len(waiting) != before:
-            before = len(waiting)
-            waiting = [row for row in waiting if not await _applied(room, row)]
-        entry.waiting = waiting
+    def look(self, name: str | None) -> None:
+        """Ask the store soon for what is new in a room, or in all."""
+        self._following.look(name)
+
+    def deleted(self, name: str) -> None:
+        """Ask the store about a document that another node says was deleted."""
+        self._following.look(name)
+
+    def _follow_seconds(self) -> float:
+        relayed = self.cluster is not None and self.cluster.relay.connected
+        return FOLLOW_RELAYED_SECONDS if relayed else FOLLOW_SECONDS
 
     async def _tick_forever(self) -> None:
         while True:
@@ -459,25 +448,6 @@ class Hub:
                 self.tick()
             except Exception:
                 log.exception("a tick of the hub failed")
-
-    async def _follow_forever(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            try:
-                await self.follow()
-            except StoreError as error:
-                log.warning("other writers of the store can't be followed now: %s", error)
-            except Exception:
-                log.exception("following other writers of the store failed")
-
-
-async def _applied(room: Room, row: LoggedUpdate) -> bool:
-    """Apply a row of the log; return whether it has not to be tried again."""
-    try:
-        return await room.apply_logged(row)
-    except PlaitError as error:
-        log.error("room %r: row %d of the log: %s", room.name, row.seq, error)
-        return True
 
 
 def _refusal(name: str, error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from plait.server.editors import Editor, Room, Tally
@@ -53,11 +53,13 @@ def nobody(phase: Phase) -> None:
 
 
 class Load:
-    """One run of a scenario against a server.
+    """One run of a scenario against a server, or against the nodes of a cluster.
 
     Args:
-        target: the server.
+        targets: the server, or its nodes. Editors of a room are spread over them, each room
+            beginning with another one.
         scenario: what to do there.
+        together: all editors of a room are on one node, rooms are spread.
         prefix: of the names of rooms; they go on with a number.
         progress: is told how far it is.
         watch: is called at each phase, while nothing else happens here.
@@ -65,14 +67,14 @@ class Load:
 
     def __init__(
         self,
-        target: Target,
+        targets: Sequence[Target],
         scenario: Scenario,
         *,
+        together: bool = False,
         prefix: str | None = None,
         progress: Progress = no_progress,
         watch: Callable[[Phase], None] = nobody,
     ) -> None:
-        self._target = target
         self._scenario = scenario
         self._progress = progress
         self._watch = watch
@@ -81,13 +83,18 @@ class Load:
         prefix = prefix or f"bench-{random.SystemRandom().randrange(1 << 32):08x}-"
         self._rooms = [Room(f"{prefix}{number}") for number in range(scenario.rooms)]
         self._seeders = [
-            Editor(target, room, FIRST_CLIENT - 1, self._tally)
-            for room in self._rooms
+            Editor(targets[place % len(targets)], room, FIRST_CLIENT - 1, self._tally)
+            for place, room in enumerate(self._rooms)
             if scenario.document
         ]
         self._editors = [
-            Editor(target, room, FIRST_CLIENT + number, self._tally)
-            for room in self._rooms
+            Editor(
+                targets[(place if together else place + number) % len(targets)],
+                room,
+                FIRST_CLIENT + number,
+                self._tally,
+            )
+            for place, room in enumerate(self._rooms)
             for number in range(scenario.clients)
         ]
         self._told = 0.0
@@ -100,15 +107,17 @@ class Load:
             LoadFailed: the server can't be reached or refuses everybody, or this machine has too
                 few descriptors or ports for so many connections.
         """
-        require_descriptors(self._scenario.editors + len(self._seeders))
-        require_ports(self._scenario.editors + len(self._seeders))
+        everybody = [*self._seeders, *self._editors]
+        require_descriptors(len(everybody))
+        # A port serves once for each address that is dialled.
+        require_ports(max(Counter(editor.target for editor in everybody).values()))
         try:
             await self._seed()
             with quiet_collector():
                 await self._connect()
                 await self._measure()
         finally:
-            for editor in (*self._seeders, *self._editors):
+            for editor in everybody:
                 editor.leave()
         return self._finish()
 
@@ -134,13 +143,17 @@ class Load:
         self._watch(Phase.READY)
 
     async def _connect(self) -> None:
-        """Open all connections, some at a time; the first one alone, to see whether that works."""
+        """Open all connections, some at a time; the first one to each node alone, to see whether
+        that works.
+        """
         start, cpu = time.monotonic(), time.process_time()
-        waiting = iter(self._editors)
-        try:
-            await next(waiting).open()
-        except DialFailed as error:
-            raise LoadFailed(f"{self._target.url} can't be used: {error}") from None
+        first = {editor.target: editor for editor in reversed(self._editors)}
+        for target, editor in reversed(first.items()):
+            try:
+                await editor.open()
+            except DialFailed as error:
+                raise LoadFailed(f"{target.url} can't be used: {error}") from None
+        waiting = iter([each for each in self._editors if first[each.target] is not each])
         failures = self._result.failures
 
         async def dial() -> None:

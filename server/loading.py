@@ -5,7 +5,7 @@ is loaded slice by slice and row by row, with rests in between, and what needs a
 once is done in another process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from plait.persistence import LoggedUpdate, Store, Stored, Update, Writer
@@ -33,6 +33,8 @@ class Loaded:
     """A document with all that there is of it."""
 
     document: Document
+    seq: int = 0
+    """The last row of the store that it holds, with all before it."""
     rows: int = 0
     """Rows that had to be replayed beside the snapshot."""
     waiting: list[LoggedUpdate] = field(default_factory=list)
@@ -40,12 +42,23 @@ class Loaded:
 
 
 class Loader:
-    """Loads documents as they are: what is stored, and what the writer still holds."""
+    """Loads documents as they are: what is stored, and what the writer still holds.
 
-    def __init__(self, store: Store, writer: Writer, limits: Limits) -> None:
+    Args:
+        borrowed: returns what other nodes have of a document that may not be stored yet.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        limits: Limits,
+        borrowed: Callable[[str], Sequence[Update]] = lambda name: (),
+    ) -> None:
         self._store = store
         self._writer = writer
         self._limits = limits
+        self._borrowed = borrowed
 
     async def load(self, name: str, *, remote: bool = False) -> Loaded:
         """Return a document; a large one is kept in another process.
@@ -57,15 +70,15 @@ class Loader:
             StoreError, DocumentBroken, UpdateRefused: it can't be loaded whole.
         """
         # In this order: what is committed between the two is in both, which does no harm.
-        unsaved = self._writer.pending(name)
+        unsaved = self._unsaved(name)
         stored = await self._store.load(name)
         count = len(stored.updates)
         size = stored_bytes(stored) + sum(len(row.update) for row in unsaved)
         if (remote or size > REMOTE_BYTES) and may_be_remote():
             document, waiting = await RemoteDocument.load(_with(stored, unsaved), self._limits)
-            return Loaded(document, count, waiting)
+            return Loaded(document, stored.seq, count, waiting)
         stored = replace(stored, updates=await self._in_parts(stored.updates))
-        loaded = Loaded(Document(self._limits), count)
+        loaded = Loaded(Document(self._limits), stored.seq, count)
         pace = Pace()
         for _ in restore(loaded.document, stored, loaded.waiting):
             await pace.rest()
@@ -100,8 +113,11 @@ class Loader:
 
     async def _all(self, name: str) -> Stored:
         """Return what is stored, with the updates that are not committed yet behind it."""
-        unsaved = self._writer.pending(name)
+        unsaved = self._unsaved(name)
         return _with(await self._store.load(name), unsaved)
+
+    def _unsaved(self, name: str) -> Sequence[Update]:
+        return [*self._borrowed(name), *self._writer.pending(name)]
 
     async def _in_parts(self, rows: tuple[LoggedUpdate, ...]) -> tuple[LoggedUpdate, ...]:
         """Cut those rows that would take pycrdt long. An import may have made them, or an earlier

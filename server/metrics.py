@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from plait.server import __version__
 from plait.server.admission import Admission
+from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters, Histogram
 from plait.server.hub import Hub
@@ -72,6 +73,8 @@ class Metrics(Collector):
         yield from self._rooms(counters)
         yield from _traffic(counters)
         yield from self._storing(counters)
+        if (cluster := self._hub.cluster) is not None:
+            yield from _relay(cluster, counters)
         yield _histogram(
             "plait_loop_delay_seconds",
             "How late the event loop was, ten times a second.",
@@ -160,6 +163,30 @@ def _traffic(counters: Counters) -> Iterator[Metric]:
         "refused": counters.updates_refused,
     }
     yield _by_label("plait_updates", "Updates from clients.", "outcome", outcomes)
+
+
+def _relay(cluster: Cluster, counters: Counters) -> Iterator[Metric]:
+    relay = cluster.relay
+    for name, help, value in (
+        ("plait_relay_connected", "1 while the relay can be used.", int(relay.connected)),
+        ("plait_relay_nodes", "Nodes heard of, this one included.", cluster.nodes),
+        ("plait_relay_queue_bytes", "What waits to be published.", relay.queued_bytes),
+    ):
+        yield GaugeMetricFamily(name, help, value)
+    for name, help, value in (
+        ("plait_relay_sent", "Messages to other nodes.", counters.relay_sent),
+        ("plait_relay_sent_bytes", "Bytes of messages to other nodes.", counters.relay_sent_bytes),
+        ("plait_relay_received", "Messages of other nodes.", counters.relay_received),
+        (
+            "plait_relay_received_bytes",
+            "Bytes of messages of other nodes.",
+            counters.relay_received_bytes,
+        ),
+        ("plait_relay_dropped", "Messages that were not published.", relay.dropped),
+        ("plait_relay_gaps", "Messages of others that were lost.", counters.relay_gaps),
+        ("plait_relay_refused", "Messages that could not be used.", counters.relay_refused),
+    ):
+        yield CounterMetricFamily(name, help, value)
 
 
 def _by_label(name: str, help: str, label: str, values: Mapping[str, int]) -> Metric:

@@ -32,15 +32,17 @@ from plait.server.errors import (
     UpdateRefused,
 )
 from plait.server.fanout import fan_out
+from plait.server.holding import Holding
 from plait.server.intake import Intake, Upload
 from plait.server.limits import Limits
+from plait.server.link import Link
 from plait.server.member import Member
 from plait.server.remote import REMOTE_BYTES
 from plait.server.saving import Saving
 from plait.server.session import ApplyPresence, ApplyUpdate, SendMissing, SendPresence
 from plait.server.wire.messages import Codec, Message
 from plait.server.wire.state_vector import encode_state_vector
-from plait.server.wire.update import Shape
+from plait.server.wire.update import Shape, inspect
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +65,14 @@ class Room:
         self.name = name
         self.document = document
         self.awareness = Awareness(limits)
-        self.members: set[Member] = set()
+        self.members: dict[Member, None] = {}
+        """In the order in which they came, so that a simulation can be repeated exactly."""
         self._counters = counters or Counters()
         self.attendance = Attendance(self.members, clock, call_soon, self._counters)
         self.ready = asyncio.Event()
         self.ready.set()
         self.dead = False
-        """Whether the document was deleted or could not be rebuilt; who comes now gets another
-        room.
-        """
+        """Whether the document was deleted or not rebuilt; who comes now gets another room."""
         self.saving = Saving(self, writer, clock, call_soon, self._counters)
         self._source = source
         self._stays = False  # Whether the document could not be moved to another process.
@@ -81,8 +82,9 @@ class Room:
         self._call_soon = call_soon
         self._capacity: Capacity[Member] = Capacity(limits)
         self._turn: list[Change] = []
-        self._holding: set[Member] = set()
-        """Members whose sessions may hold updates that are not ready."""
+        self._holding = Holding(self, self._capacity, clock, self._counters)
+        self.link: Link | None = None
+        """The way to other nodes that have the room open, if there may be any."""
 
     @property
     def busy(self) -> bool:
@@ -95,17 +97,16 @@ class Room:
         """Greet a new member: ask for what it has, tell who is here (as y-websocket-server
         `utils.js` does).
         """
-        self.members.add(member)
+        self.members[member] = None
         self.ask(member)
         if len(self.awareness):
             member.send_presence(self.awareness.states(), self._clock.monotonic())
 
     def leave(self, member: Member) -> None:
         """Forget a member, and tell the others that its presence is gone."""
-        self.members.discard(member)
-        self._holding.discard(member)
-        self._capacity.forget(member)
-        self.answers.forget(member)
+        self.members.pop(member, None)
+        for each in (self._holding, self._capacity, self.answers):
+            each.forget(member)
         self.intake.forget(member.session.take_held())
         member.session.close()
         self.attendance.tell(self.awareness.leave(member))
@@ -118,7 +119,7 @@ class Room:
         """
         match member.session.receive(message):
             case ApplyUpdate(update):
-                self._apply(member, update)
+                self.apply_of(member, update)
             case ApplyPresence(entries):
                 self._counters.presence_messages += 1
                 heard = self.awareness.apply(entries, member, self._clock.monotonic())
@@ -165,9 +166,7 @@ class Room:
             self.answers.catch_up(member, self._clock.monotonic())
 
     def tick(self) -> None:
-        """Do what time demands: drop stale presence, keep silent members alive, close those who do
-        not read.
-        """
+        """Drop stale presence, keep silent members alive, close those who do not read."""
         now = self._clock.monotonic()
         self.attendance.tell(self.awareness.expire(now))
         self.attendance.flush()  # Whoever has heard this needs no other sign of life.
@@ -225,12 +224,50 @@ class Room:
             self._add(Change(update, shape, append=False))
         return applied is not Applied.PENDING
 
+    # Other nodes; implements `link.Host`
+
+    @property
+    def usable(self) -> bool:
+        """Whether the document is there."""
+        return self.ready.is_set() and not self.dead
+
+    def take_in(self, update: bytes) -> tuple[Applied, Shape]:
+        """Apply an update that another node stores; a large one is applied later.
+
+        Raises:
+            UpdateRefused, LimitReached: it can't be applied.
+        """
+        if self.intake.concerns(update):
+            self.intake.add(Upload(update, append=False))
+            return Applied.CHANGED, inspect(update)
+        applied, shape, new = self._try(update)
+        if applied is Applied.CHANGED:
+            self._add(Change(new, shape, append=False))
+        return applied, shape
+
+    def difference(self, state_vector: bytes, bytes_max: int) -> bytes | None:
+        """Return what a holder of a state vector misses; None if that is more than it should be, or
+        takes long.
+        """
+        if self.intake.applying or is_large(self.document):
+            return None
+        try:
+            missing = self.document.missing(state_vector)
+        except DocumentBroken:
+            return None  # Its state is in the store.
+        return missing if len(missing) <= bytes_max else None
+
     # A member's update, and the end of the turn
 
-    def _apply(self, member: Member, update: bytes) -> None:
+    def apply_of(self, member: Member, update: bytes) -> None:
+        """Apply a member's update, or hold it.
+
+        Raises:
+            PlaitError: the member is to be closed with it.
+        """
         if self.intake.concerns(update):
             if self.intake.still_pending(update):
-                self._hold(member, update)
+                self._holding.hold(member, update)
             else:
                 self.intake.add(Upload(update, member, member.who))
             return
@@ -238,34 +275,18 @@ class Room:
             try:
                 self._capacity.check(self.document, update, self._clock.monotonic())
             except DocumentFull as error:
-                self._turn_away(member, update, error)
+                self._holding.turn_away(member, update, error)
                 return
         applied, shape, new = self._try(update)
         if applied is Applied.PENDING:
-            self._hold(member, update)
+            self._holding.hold(member, update)
             return
         changed = applied is Applied.CHANGED
         self._counters.updates_applied += changed
         self._counters.updates_duplicate += not changed
         member.unacknowledged += 1
-        self._add(Change(new, shape, member, member.who, news=changed, append=changed))
-
-    def _hold(self, member: Member, update: bytes) -> None:
-        self._counters.updates_pending += 1
-        if self._capacity.lacks(member):
-            self._capacity.refuse(member, len(update))
-            return
-        self._holding.add(member)
-        if member.session.hold(update):
-            self.ask(member)
-
-    def _turn_away(self, member: Member, update: bytes, error: DocumentFull) -> None:
-        self._counters.updates_refused += 1
-        self._counters.reach(error)
-        if self._capacity.refuse(member, len(update)) and member.send(
-            member.codec.denied(str(error)), self._clock.monotonic()
-        ):
-            self._capacity.told(member)
+        echo = b"" if new is update else update
+        self._add(Change(new, shape, member, member.who, changed, changed, echo=echo))
 
     def _try(self, update: bytes) -> tuple[Applied, Shape, bytes]:
         try:
@@ -291,14 +312,21 @@ class Room:
         except DocumentBroken as error:
             log.error("room %r: %s; the document is loaded anew", self.name, error)
         if self.document.unsettled:
-            self._take_back()
+            count, self.document.unsettled = self.document.unsettled, 0
+            self._turn, typed = self._turn[:-count], self._turn[-count:]
+            self._holding.take_back(typed)
             if self.ready.is_set():
                 self.rebuild()  # which sends what is left of the turn
                 return
         turn = self._turn
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
+        link = self.link
+        if link is not None:
+            link.before_commit(turn)
         try:  # The turn stays in place while it is sent: see _before_this_turn.
             self.saving.store(turn)
+            if link is not None:
+                link.turn(turn, self._clock.monotonic())
             if news:
                 self.answers.turns += 1
                 self._broadcast(news)
@@ -307,38 +335,7 @@ class Room:
         finally:
             self._turn = []
         if news and self._holding:
-            self._retry_held()
-
-    def _take_back(self) -> None:
-        """Hold again what was typed in a transaction that pycrdt could not end: it may have failed
-        on any of it. The next document is given one after another, so the poison stays out of the
-        log, reaches nobody, and costs nobody else anything.
-        """
-        count, self.document.unsettled = self.document.unsettled, 0
-        self._turn, back = self._turn[:-count], self._turn[-count:]
-        for change in back:
-            member = change.author
-            if member is None or member not in self.members:
-                continue
-            member.unacknowledged -= 1
-            self._holding.add(member)
-            try:
-                member.session.hold(change.update)
-            except PlaitError as error:
-                member.socket.close(error)
-
-    def _retry_held(self) -> None:
-        """Apply what was held, now that the document has changed; hold again what is not ready."""
-        holding, self._holding = self._holding, set()
-        for member in holding:
-            if not self.ready.is_set():  # One of them was too much for it.
-                self._holding.add(member)
-                continue
-            try:
-                for update in member.session.take_held():
-                    self._apply(member, update)
-            except PlaitError as error:
-                member.socket.close(error)
+            self._holding.retry()
 
     def _broadcast(self, news: Sequence[Change]) -> None:
         members = self.members
@@ -350,14 +347,14 @@ class Room:
             if change.frame and change.author is not None:
                 frames[change.author.codec] = [change.frame]
         else:
-            authors = {each.author for each in news}
+            authors = dict.fromkeys(each.author for each in news)
             updates = merged(news)
             self._counters.merges += len(updates) < len(news)
             for author in authors:
                 if author is not None and author in members:
                     self._send_others(author, news)
         if not frames and sum(map(len, updates)) >= PACED_BYTES:
-            readers = members.difference(authors)
+            readers = [member for member in members if member not in authors]
             self.answers.send_in_turn(readers, updates, self._before_this_turn())
             self._counters.deliveries += len(readers) * len(updates)
             return
@@ -403,7 +400,7 @@ class Room:
                 raise UpdateRefused("the update builds upon others that the document does not hold")
             if author in self.members:
                 self.intake.remember(upload.update, cut.shape)
-                self._hold(author, upload.update)
+                self._holding.hold(author, upload.update)
             return
         changed = applied is Applied.CHANGED
         if author is not None:
@@ -421,7 +418,7 @@ class Room:
         elif author is None:
             log.error("room %r: a row of the log: %s", self.name, error)
         elif author in self.members and isinstance(error, DocumentFull):
-            self._turn_away(author, upload.update, error)
+            self._holding.turn_away(author, upload.update, error)
         elif author in self.members:
             author.socket.close(error)
 
@@ -448,7 +445,9 @@ class Room:
                 self.document.close()
                 self.document = loaded.result()
             self.ready.set()
-            self._retry_held()
+            if self.link is not None:
+                self.link.hello()  # Others may have told of something meanwhile.
+            self._holding.retry()
             for member in list(self.members):
                 if member.socket.outbox.lagging_since is None:
                     self.catch_up(member)

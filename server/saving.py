@@ -64,12 +64,29 @@ class Saving:
         self._call_soon = call_soon
         self._acknowledged: dict[Member, list[Change]] = {}
         """What was committed and is acknowledged at the end of the turn."""
-        self.unsaved = 0
-        """Turns given to the writer and not committed yet."""
+        self.given = 0
+        """Turns given to the writer."""
+        self.settled = 0
+        """Those of them that are committed, or can't be."""
+        self.on_settled: Callable[[], None] | None = None
+        """Called when there are more of the latter."""
         self.logged = 0
         """Rows replayed or logged since somebody last considered compaction and set it to 0; long
         ones count for more.
         """
+
+    @property
+    def unsaved(self) -> int:
+        """Turns given to the writer and not committed yet."""
+        return self.given - self.settled
+
+    def keep(self, updates: Iterable[tuple[str, bytes]]) -> None:
+        """Have updates committed that other nodes took, by their authors."""
+        name, now = self._room.name, self._clock.wall_ms()
+        rows = [Update(name, update, who, now) for who, update in updates]
+        self.given += 1
+        self.logged += len(rows)
+        self._writer.append(rows, partial(self._committed, ()), partial(self._not_committed, ()))
 
     def store(self, turn: Sequence[Change]) -> None:
         """Have the updates of a turn committed, and acknowledged."""
@@ -87,7 +104,7 @@ class Saving:
             waiting = [each for each in turn if each.author or each.committed]
             if not rows and not waiting:
                 return
-        self.unsaved += 1
+        self.given += 1
         for row in rows:
             self.logged += 1 + len(row.update) // LOGGED_UNIT_BYTES
         # Without rows, too: what changed nothing is acknowledged when what it repeats is committed.
@@ -95,7 +112,9 @@ class Saving:
         self._writer.append(rows, committed, partial(self._not_committed, waiting))
 
     def _committed(self, changes: Sequence[Change], _: Sequence[int]) -> None:
-        self.unsaved -= 1
+        self.settled += 1
+        if self.on_settled is not None:
+            self.on_settled()
         for change in changes:
             if change.author is not None:
                 if not self._acknowledged:
@@ -121,9 +140,10 @@ class Saving:
 
     def _acknowledge(self, member: Member, changes: list[Change]) -> None:
         if len(changes) == 1:
-            frames = [changes[0].frame or member.codec.sync_update(changes[0].update)]
+            change = changes[0]
+            frames = [change.frame or member.codec.sync_update(change.echo or change.update)]
         else:
-            frames = [member.codec.sync_update(update) for update in merged(changes)]
+            frames = [member.codec.sync_update(each) for each in merged(changes, echo=True)]
         if not self._room.send(member, frames):
             assert member.lagging_from is not None
             for change in changes:
@@ -132,7 +152,7 @@ class Saving:
             self._room.catch_up(member)
 
     def _not_committed(self, changes: Sequence[Change], error: StoreError) -> None:
-        self.unsaved -= 1
+        self.settled += 1
         for change in changes:
             if change.committed is not None and not change.committed.done():
                 change.committed.set_exception(error)

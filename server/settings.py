@@ -66,7 +66,11 @@ class Settings:
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = _setting(8000, "port to listen on; 0 picks a free one", _whole, 0, 65535)
     store: str = _setting(
-        "sqlite:///plait.db", "where documents are kept: sqlite:///PATH or memory://"
+        "sqlite:///plait.db",
+        "where documents are kept: sqlite:///PATH, postgresql://USER:PASSWORD@HOST/DB or memory://",
+    )
+    relay: str = _setting(
+        "", "Redis that connects several nodes: redis://, rediss:// or redis+sentinel://"
     )
     tls_cert: str = _setting("", "certificate chain in PEM; with tls_key, https:// and wss://")
     tls_key: str = _setting("", "private key in PEM of tls_cert")

@@ -18,16 +18,19 @@ PREFIX = "plait."
 LAYERS = (
     # Pages: they know nothing of documents.
     "web web.pages",
-    # Stores: the contract, then SQLite, then memory, then what opens one of them.
+    # Stores: the contract, then SQLite and PostgreSQL, then memory, then what opens one of them.
     "persistence.store persistence.ownership",
     "persistence.compaction persistence.writer persistence.lock persistence.sqlite_errors",
-    "persistence.sqlite_connection",
+    "persistence.postgres_address persistence.postgres_errors",
+    "persistence.sqlite_connection persistence.postgres_connection",
     "persistence.schema persistence.files persistence.sqlite_check",
     "persistence.sqlite_read persistence.sqlite_write persistence.sqlite_watch",
     "persistence.sqlite_backup persistence.archive persistence.restore",
+    "persistence.postgres_schema persistence.postgres_check",
+    "persistence.postgres_read persistence.postgres_write",
     "persistence.sqlite",
     "persistence.transfer",
-    "persistence.memory",
+    "persistence.memory persistence.postgres",
     "persistence.opening",
     "persistence",
     # The process: what anything may say, obey and use.
@@ -39,6 +42,7 @@ LAYERS = (
     "server.wire server.wire.messages server.wire.strict_json",
     "server.wire.lib0",
     "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
+    "server.wire.envelope",
     "server.wire.structs",
     "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
@@ -55,10 +59,13 @@ LAYERS = (
     "server.remote",
     "server.intake",
     "server.changes server.kept_state",
-    "server.answers server.attendance server.fanout server.saving",
+    "server.answers server.attendance server.borrowed server.fanout server.holding server.saving",
+    # Nodes: what they say to each other, and the way there.
+    "server.link server.relay",
+    "server.redis_relay",
     "server.room",
-    "server.connection server.loading",
-    "server.source",
+    "server.cluster server.connection server.leases server.loading",
+    "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
     "server.handover server.metrics server.pump",
@@ -72,7 +79,7 @@ LAYERS = (
     "server.serving",
     # Commands.
     "server.command",
-    "server.cli_documents",
+    "server.cli_documents server.cli_transfer",
     "server.cli_store",
     # The load generator: it speaks to servers as a client does.
     "server.histogram server.target server.typist",
@@ -90,6 +97,7 @@ PURE = {
     "persistence.store",
     "server.admission",
     "server.awareness",
+    "server.borrowed",
     "server.capacity",
     "server.counters",
     "server.errors",
@@ -100,10 +108,16 @@ PURE = {
 } | {module for module in RANK if f"{module}.".startswith("server.wire.")}
 # Its protocols say what stores do, and stores wait.
 PURE_BUT_ASYNC = {"persistence.store"}
-IMPURE = set("asyncio time random socket sqlite3 aiosqlite starlette uvicorn pycrdt".split())
+IMPURE = set("asyncio time random socket sqlite3 aiosqlite asyncpg starlette uvicorn pycrdt".split())
 
 # A library that one concern needs stays with it: each user is listed with the reason.
 USERS = {
+    "asyncpg": {
+        "persistence.postgres_connection": "has the pool, and runs statements",
+        "persistence.postgres_errors": "knows what each error means",
+        "persistence.postgres_check": "tells of an error that reading meets, and goes on",
+        "persistence.postgres_read": "names the type of a row",
+    },
     "pycrdt": {
         "server.updates": "merges updates and tells what is in them, without a document",
         "server.document": "holds the document that clients edit",
@@ -114,6 +128,9 @@ USERS = {
     },
     "prometheus_client": {
         "server.metrics": "tells what is counted elsewhere",
+    },
+    "redis": {
+        "server.redis_relay": "connects to Redis",
     },
     "starlette": {
         "web.pages": "serves pages and static files",
@@ -134,6 +151,10 @@ MAY_SLEEP = {
     "tests/support/deadlines.py",
     # Time is virtual there, and passes at once.
     "tests/persistence/test_writer.py",
+    "tests/simulation/editors.py",
+    "tests/simulation/network.py",
+    "tests/simulation/storage.py",
+    "tests/simulation/world.py",
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from plait.persistence.memory import MemoryStore
+from plait.persistence.postgres import PostgresStore
 from plait.persistence.sqlite import SqliteStore
 from plait.persistence.store import Store
 
@@ -15,8 +16,9 @@ OpenAgain = Callable[[], Awaitable[Store]]
 class Opener:
     """Open stores of one kind that share their content, as several processes do."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, postgres_url: str) -> None:
         self._kind = kind
+        self._postgres_url = postgres_url
         self._path = folder / "store.db"
         self._memory = MemoryStore()
         self._opened: list[Store] = []
@@ -25,6 +27,8 @@ class Opener:
         store: Store
         if self._kind == "sqlite":
             store = SqliteStore(self._path, busy_seconds=0.2)
+        elif self._kind == "postgres":
+            store = PostgresStore(self._postgres_url)
         else:
             store = self._memory.sibling()
         await store.open()
@@ -36,9 +40,11 @@ class Opener:
             await store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    opener = Opener(request.param, tmp_path)
+    # Asked for here, so that tests of the others start no server.
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+    opener = Opener(request.param, tmp_path, url)
     yield opener
     await opener.close()
 

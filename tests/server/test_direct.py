@@ -205,7 +205,7 @@ async def test_who_is_closed_and_does_not_read_is_cut_off(monkeypatch: pytest.Mo
     monkeypatch.setattr(direct, "CLOSE_SECONDS", 0.1)
     async with node() as server, joined(server, buffer_bytes=4096) as client:
         (socket,) = server.sockets
-        server.room.members.copy().pop().socket.outbox.push(bytes(8 << 20), 0)
+        next(iter(server.room.members)).socket.outbox.push(bytes(8 << 20), 0)
         socket.connection.close(PlaitError("enough"))
         await eventually(lambda: not server.sockets)
         assert not server.room.members
@@ -267,7 +267,7 @@ async def test_who_says_good_bye_and_reads_nothing_is_cut_off(
 ) -> None:
     monkeypatch.setattr(direct, "CLOSE_SECONDS", 0.1)
     async with node() as server, joined(server, buffer_bytes=4096) as client:
-        server.room.members.copy().pop().socket.outbox.push(bytes(32 << 20), 0)
+        next(iter(server.room.members)).socket.outbox.push(bytes(32 << 20), 0)
         client.frame((1000).to_bytes(2), CLOSE)
         await eventually(lambda: not server.sockets)
 

@@ -1,12 +1,12 @@
 """The registry of rooms: loaded once, unloaded in time, and never at the cost of an edit."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from plait.persistence import CompactionPolicy, Update, Writer
+from plait.persistence import Changes, CompactionPolicy, Update, Writer
 from plait.persistence.memory import MemoryStore
 from plait.server.compaction import Compactor
 from plait.server.connection import Connection
@@ -250,6 +250,78 @@ async def test_what_another_program_appends_too_early_waits_for_what_it_builds_u
         await other.append([Update("a", first)])
         await hub.follow()
         assert text_in(room) == "ab"
+
+
+class SlowToAnswer(FaultyStore):
+    """A store whose answers about changes come when a test says so. As in SQLite, they are as of
+    when the question's turn comes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def changes(self, after: Mapping[str, int]) -> Changes:
+        """Answer when `may_answer` is set."""
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().changes(after)
+
+
+async def test_a_room_that_opens_while_the_store_is_asked_misses_nothing() -> None:
+    """The question of which the answer would have had the row did not name the room yet."""
+    store = SlowToAnswer()
+    other = store.sibling()
+    author = Author(1)
+    await other.append([Update("late", author.type("one "))])
+    async with running(store) as hub, hub.room("open") as opened:
+        following = asyncio.create_task(hub.follow())
+        await store.asked.wait()
+        async with hub.room("late") as late:
+            assert text_in(late) == "one "
+            await other.append(
+                [Update("late", author.type("two ")), Update("open", Author(2).type("seen"))]
+            )
+            store.may_answer.set()
+            await following
+            assert text_in(opened) == "seen"
+            await hub.follow()
+            assert text_in(late) == "one two "
+
+
+async def test_rows_committed_while_a_room_is_loaded_are_found_afterwards() -> None:
+    store = SlowToAnswer()
+    store.may_answer.set()
+    author = Author(1)
+    other = store.sibling()
+    async with running(store) as hub:
+        store.may_load.clear()
+        opening = asyncio.create_task(hub.lease("a"))
+        await eventually(lambda: store.loads)
+        await other.append([Update("a", author.type("while it is loaded, "))])
+        await hub.follow()
+        store.may_load.set()
+        lease = await opening
+        await other.append([Update("a", author.type("and later"))])
+        await hub.follow()
+        assert text_in(lease.room) == "while it is loaded, and later"
+        lease.release()
+
+
+async def test_a_document_deleted_while_its_room_is_loaded_sends_its_editors_away() -> None:
+    store = SlowToAnswer()
+    await store.append([Update("a", Author(1).type("hello"))])
+    async with running(store) as hub, hub.room("open"):
+        following = asyncio.create_task(hub.follow())
+        await store.asked.wait()
+        async with hub.room("a") as room:
+            connection = connect(hub, room)
+            await store.sibling().delete("a", 1)
+            store.may_answer.set()
+            await following
+            await hub.follow()
+            assert connection.closing is not None and connection.closing.code == 4404
 
 
 async def test_a_document_that_another_program_deletes_sends_its_editors_away() -> None:

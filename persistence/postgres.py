@@ -1,0 +1,204 @@
+"""Keep every document in a PostgreSQL database: the store that the nodes of a cluster share.
+
+All nodes write at once; `postgres_write` says what keeps them from getting in each other's way.
+Each method takes a connection of a small pool for one transaction (`postgres_connection`).
+"""
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from plait.persistence import postgres_check, postgres_read, postgres_schema, postgres_write
+from plait.persistence.postgres_address import parse
+from plait.persistence.postgres_connection import (
+    BEGIN_LONG,
+    BEGIN_READING,
+    Connections,
+    Session,
+)
+from plait.persistence.postgres_errors import translated
+from plait.persistence.store import (
+    Changes,
+    DocumentInfo,
+    LoggedUpdate,
+    Progress,
+    Segment,
+    Snapshot,
+    Stored,
+    Update,
+)
+from plait.persistence.transfer import back_up_by_copying
+
+
+class PostgresStore:
+    """A store in PostgreSQL; see `plait.persistence.store.Store` for what it promises.
+
+    Args:
+        url: `postgresql://…`, with `schema`, `pool` and `statement_cache` among its query; the rest
+            of that goes to asyncpg.
+        create: whether `open` makes the store if there is none.
+
+    Raises:
+        StoreError: the URL can't be used.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self._address = parse(url)
+        self.url = self._address.url
+        self.versions = (0, 0)
+        """Of the schema: as it was found by `open`, and as it is now."""
+        self._create = create
+        self._connections = Connections(self._address)
+        # Tells rows of this object from those of others, with as good as no chance of two alike.
+        self._writer = random.SystemRandom().randrange(1, 1 << 63)
+        self._appender = postgres_write.Appender(self._writer)
+
+    async def open(self) -> None:
+        """Connect, and bring the schema forward."""
+        await self._connections.open()
+        try:
+            self.versions = await postgres_schema.migrate(
+                self._connections, self.url, create=self._create
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._appender.forget()
+        await self._connections.close()
+
+    async def ping(self) -> None:
+        """Commit one row that nobody reads."""
+        await self._connections.write(partial(postgres_write.ping, writer=self._writer))
+
+    async def append(self, updates: Sequence[Update]) -> Sequence[int]:
+        """Commit updates in one transaction."""
+        if not updates:
+            return ()
+        appended = await self._connections.write(partial(self._appender.append, updates=updates))
+        self._appender.know(appended.ids)
+        return appended.seqs
+
+    async def load(self, document: str) -> Stored:
+        """Return a document's snapshot and the updates after it."""
+        found = await self._connections.read(partial(postgres_read.load_at_once, document=document))
+        if found is None:
+            found = await self._connections.read(
+                partial(postgres_read.load, document=document), BEGIN_READING
+            )
+        stored, identity = found
+        self._appender.know_loaded(document, identity)
+        return stored
+
+    async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
+        """Return a page of a document's whole log."""
+        return await self._connections.read(
+            lambda session: postgres_read.log(session, document, after, limit)
+        )
+
+    async def compact(
+        self, document: str, snapshot: Snapshot, segment: Segment | None = None
+    ) -> bool:
+        """Set a snapshot and fold rows into a segment."""
+        if not snapshot.slices:
+            raise ValueError("a snapshot without slices stands for nothing")
+        if segment is not None and not segment.update:
+            raise ValueError("a segment without bytes stands for nothing")
+        return await self._connections.write(
+            lambda session: postgres_write.compact(session, document, snapshot, segment)
+        )
+
+    async def changes(self, after: Mapping[str, int]) -> Changes:
+        """Return rows that others appended."""
+        if not after:
+            return Changes()
+        return await self._connections.read(
+            lambda session: postgres_read.changes(session, after, self._writer), BEGIN_READING
+        )
+
+    async def documents(
+        self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
+    ) -> Sequence[DocumentInfo]:
+        """List documents by name."""
+        return await self._connections.read(
+            lambda session: postgres_read.documents(session, prefix, after, limit, deleted)
+        )
+
+    async def info(self, document: str) -> DocumentInfo | None:
+        """Return what is known of one document."""
+        return await self._connections.read(partial(postgres_read.info, document=document))
+
+    async def delete(self, document: str, at_ms: int) -> bool:
+        """Mark a document as deleted."""
+        return await self._connections.write(
+            lambda session: postgres_write.delete(session, document, at_ms)
+        )
+
+    async def undelete(self, document: str) -> bool:
+        """Take back a `delete`."""
+        return await self._connections.write(
+            lambda session: postgres_write.undelete(session, document)
+        )
+
+    async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
+        """Forget deleted documents, one a transaction."""
+        if document is None and before_ms is None:
+            raise ValueError("purge needs a document or a time")
+        ids = await self._connections.read(
+            lambda session: postgres_write.to_purge(session, document, before_ms)
+        )
+        count = 0
+        for identity in ids:
+            count += await self._connections.write(
+                partial(postgres_write.purge_one, identity=identity, before_ms=before_ms)
+            )
+        self._appender.forget()
+        return count
+
+    async def backup(self, target: Path, progress: Progress | None = None) -> None:
+        """Write an SQLite store as of one moment; its sequence numbers begin anew."""
+        async with self.reading() as view:
+            await back_up_by_copying(view, target, progress)
+
+    async def check(self, progress: Progress | None = None) -> Sequence[str]:
+        """Return what is wrong with the tables, in sentences."""
+        return await self._connections.read(
+            lambda session: postgres_check.check(session, self.url, progress), BEGIN_LONG
+        )
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator["View"]:
+        """Give the store as it is at this moment, for the length of a `with`."""
+        with translated(self.url):
+            async with self._connections.transaction(BEGIN_LONG) as session:
+                yield View(session, self.url)
+
+
+class View:
+    """A store as it was at one moment. Its methods do what those of `Store` do."""
+
+    def __init__(self, session: Session, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def load(self, document: str) -> Stored:
+        """Return a document's snapshot and the updates after it."""
+        with translated(self._url):
+            stored, _ = await postgres_read.load(self._session, document)
+        return stored
+
+    async def log(self, document: str, after: int = 0, limit: int = 1000) -> Sequence[LoggedUpdate]:
+        """Return a page of a document's whole log."""
+        with translated(self._url):
+            return await postgres_read.log(self._session, document, after, limit)
+
+    async def documents(
+        self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
+    ) -> Sequence[DocumentInfo]:
+        """List documents by name."""
+        with translated(self._url):
+            return await postgres_read.documents(self._session, prefix, after, limit, deleted)

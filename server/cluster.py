@@ -1,0 +1,235 @@
+"""What a node does to be one of several: it tells that it lives, notices who does not, and carries
+messages between its rooms and the relay.
+
+Every second each node says that it lives. Whoever is not heard for `DEAD_SECONDS` is taken for
+dead: its presence goes, what it may not have stored is stored by those who have it, and the store
+is asked for what was missed. Nothing of that is harmful if it was merely slow: it is heard again,
+and each room asks it for what it lacks. A node that does not even hear itself has lost the relay,
+whatever its sockets say, and connects anew.
+
+While the relay is away nothing is told to anybody; the hub asks the store more often then.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol
+
+from plait.server.changes import Clock
+from plait.server.counters import Counters
+from plait.server.errors import PlaitError
+from plait.server.limits import Limits
+from plait.server.link import Host, Link
+from plait.server.relay import Relay
+from plait.server.wire.envelope import (
+    Envelope,
+    Kind,
+    decode_envelope,
+    encode_envelope,
+    node_of,
+)
+
+log = logging.getLogger(__name__)
+
+DEAD_SECONDS = 3.5
+"""Silence after which a node is taken for dead: three of its beats are missing."""
+FAREWELL_SECONDS = 1.0
+HELLOS_A_TICK = 500
+"""Rooms that say hello in a second, after the connection was lost; 10,000 take 20 seconds."""
+
+
+class Told(Protocol):
+    """What a cluster tells its hub."""
+
+    def look(self, name: str | None) -> None:
+        """Ask the store for what is new in a room, or in all."""
+
+    def deleted(self, name: str) -> None:
+        """Another node has deleted a document."""
+
+
+class Cluster:
+    """This node among the others.
+
+    Args:
+        node: 8 random bytes, of this process alone.
+        prefix: begins every channel's name, so that clusters can share a Redis.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        node: bytes,
+        limits: Limits,
+        clock: Clock,
+        counters: Counters,
+        *,
+        prefix: str = "plait",
+    ) -> None:
+        self.node = node
+        self.relay = relay
+        self.hub: Told
+        self._limits = limits
+        self._clock = clock
+        self._counters = counters
+        self._rooms_channel = f"{prefix}:room:"
+        self._nodes_channel = f"{prefix}:node:"
+        self._all_channel = f"{prefix}:nodes"
+        self._links: dict[str, Link] = {}
+        self._touched: dict[Link, None] = {}
+        self._greeting: deque[str] = deque()
+        """Rooms that have to say hello."""
+        self._heard_at: dict[bytes, float] = {}
+        self._heard_self_at: float | None = None
+        self._complained: set[type[Exception]] = set()
+        relay.on_message = self._receive
+        relay.on_state = self._on_state
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are alive, as far as this one knows, itself included."""
+        return 1 + len(self._heard_at)
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        await self.relay.subscribe(self._all_channel)
+        await self.relay.subscribe(self._nodes_channel + self.node.hex())
+        await self.relay.run()
+
+    # Rooms
+
+    async def enter(self, name: str) -> None:
+        """Hear what is said in a room that is about to be loaded: nothing may be missed between."""
+        await self.relay.subscribe(self._rooms_channel + name)
+
+    def attach(self, room: Host) -> Link:
+        """Let a room that was loaded take part."""
+        before = self._links.get(room.name)
+        if before is not None:
+            before.close()
+            self._touched.pop(before, None)
+        link = Link(room, self, self._limits, self._clock.monotonic())
+        self._links[room.name] = link
+        link.hello(fresh=True)
+        return link
+
+    def leave(self, name: str) -> None:
+        """Hear a room no more."""
+        link = self._links.pop(name, None)
+        if link is not None:
+            link.close()
+            self._touched.pop(link, None)
+        self.relay.unsubscribe(self._rooms_channel + name)
+
+    def tell_deleted(self, name: str) -> None:
+        """Tell that a document was deleted."""
+        self.say(Envelope(self.node, Kind.DELETED, name))
+
+    # Implements link.Outlet
+
+    def say(self, envelope: Envelope) -> None:
+        """Tell all nodes that have the room."""
+        self._publish(self._rooms_channel + envelope.room, envelope)
+
+    def tell(self, node: bytes, envelope: Envelope) -> None:
+        """Tell one node."""
+        self._publish(self._nodes_channel + node.hex(), envelope)
+
+    def look(self, room: str) -> None:
+        """Have the store asked for what is new in a room."""
+        self.hub.look(room)
+
+    def touch(self, link: Link) -> None:
+        """Have the link's `tick` called."""
+        self._touched[link] = None
+
+    def lost(self, room: str, node: bytes) -> None:
+        """Count a message that did not arrive."""
+        self._counters.relay_gaps += 1
+
+    def _publish(self, channel: str, envelope: Envelope) -> None:
+        message = encode_envelope(envelope)
+        self._counters.relay_sent += 1
+        self._counters.relay_sent_bytes += len(message)
+        self.relay.publish(channel, message)
+
+    # Messages
+
+    def _receive(self, channel: str, message: bytes) -> None:
+        node = node_of(message)
+        now = self._clock.monotonic()
+        if node == self.node:
+            self._heard_self_at = now
+            return
+        self._counters.relay_received += 1
+        self._counters.relay_received_bytes += len(message)
+        try:
+            envelope = decode_envelope(message)
+            self._heard_at[node] = now
+            self._take_in(envelope, now)
+        except PlaitError as error:
+            self._counters.relay_refused += 1
+            if type(error) not in self._complained:
+                self._complained.add(type(error))
+                log.error("a message of node %s on %s: %s", node.hex(), channel, error)
+        except Exception:
+            self._counters.relay_refused += 1
+            log.exception("a message of node %s on %s", node.hex(), channel)
+
+    def _take_in(self, envelope: Envelope, now: float) -> None:
+        if envelope.kind is Kind.BEAT:
+            return
+        if envelope.kind is Kind.BYE:
+            self._gone(envelope.node)
+            return
+        if envelope.kind is Kind.DELETED:
+            self.hub.deleted(envelope.room)
+            return
+        link = self._links.get(envelope.room)
+        if link is not None:
+            link.receive(envelope, now)
+
+    # What time brings
+
+    def tick(self) -> None:
+        """Say that this node lives, and do what is due. Called once a second."""
+        now = self._clock.monotonic()
+        self._publish(self._all_channel, Envelope(self.node, Kind.BEAT, seq=len(self._links)))
+        for node in [n for n, at in self._heard_at.items() if now - at > DEAD_SECONDS]:
+            log.warning("node %s is silent", node.hex())
+            self._gone(node)
+            self.hub.look(None)
+        if self.relay.connected:
+            if self._heard_self_at is not None and now - self._heard_self_at > DEAD_SECONDS:
+                self._heard_self_at = None
+                self.relay.check()
+            for _ in range(min(HELLOS_A_TICK, len(self._greeting))):
+                link = self._links.get(self._greeting.popleft())
+                if link is not None:
+                    link.hello()
+        for link in list(self._touched):
+            if not link.tick(now):
+                self._touched.pop(link, None)
+
+    async def farewell(self) -> None:
+        """Tell the others that this node is about to end, if that is possible within a second."""
+        self._publish(self._all_channel, Envelope(self.node, Kind.BYE))
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.relay.flush()
+        except TimeoutError:
+            log.warning("the relay did not take this node's good-bye")
+
+    def _gone(self, node: bytes) -> None:
+        if self._heard_at.pop(node, None) is not None:
+            for link in list(self._links.values()):
+                link.gone(node)
+
+    def _on_state(self, connected: bool) -> None:
+        now = self._clock.monotonic()
+        if connected:
+            self._heard_self_at = now  # as of the subscription, which the first beat is to confirm
+            self._greeting = deque(self._links)
+        else:
+            self._heard_self_at = None
+            self._greeting.clear()

@@ -1,0 +1,192 @@
+"""The message that nodes exchange over the relay.
+
+    byte version, 8 bytes node, byte kind, var_uint seq, var_uint saved, var_string room, payload
+
+`seq` counts what a node has said in a room (UPDATE, PRESENCE, LOOK; the others only tell the
+count), so that whoever lost something notices. `saved` is the last of these whose updates, and
+those of all before it, are in the store. Payloads:
+
+    UPDATE    var_uint count, then for each: var_string author, var_bytes update
+    PRESENCE  an awareness update (y-protocols `awareness.js`)
+    LOOK      nothing: what is new is in the store
+    SAVED     nothing: said for the sake of `saved`
+    HELLO     byte (1: wants, 2: fresh), var_bytes state vector, var_bytes awareness update
+    DIFF      byte stored, var_bytes update, var_bytes awareness update
+    CORRECT   an awareness update with removals that the node does not know of
+    DELETED   nothing: the document was deleted
+    BEAT      nothing; `seq` is the number of rooms
+    BYE       nothing
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from plait.server.errors import DecodeError
+from plait.server.wire.lib0 import Reader, var_bytes, var_string, write_var_uint
+
+VERSION = 1
+NODE_BYTES = 8
+_HEAD_BYTES = 2 + NODE_BYTES
+_VERSION = bytes((VERSION,))
+UPDATES_MAX = 100_000
+"""Updates in one message; more are a mistake."""
+
+
+class Kind(IntEnum):
+    """What a message is about."""
+
+    UPDATE = 1
+    PRESENCE = 2
+    LOOK = 3
+    SAVED = 4
+    HELLO = 5
+    DIFF = 6
+    CORRECT = 7
+    DELETED = 8
+    BEAT = 9
+    BYE = 10
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class Envelope(NamedTuple):
+    """A message of a node."""
+
+    node: bytes
+    """The node that sent it: 8 random bytes of each process."""
+    kind: Kind
+    room: str = ""
+    seq: int = 0
+    saved: int = 0
+    payload: bytes = b""
+
+
+class Hello(NamedTuple):
+    """What a node has of a room, and whether it wants to be answered though it has everything: a
+    state vector does not tell of deletions.
+    """
+
+    state_vector: bytes
+    presence: bytes
+    wants: bool
+    fresh: bool = False
+    """Whether the node has said nothing in the room before."""
+
+
+class Diff(NamedTuple):
+    """What the asker lacked, and everybody who is present at the node that answers."""
+
+    update: bytes
+    presence: bytes
+    stored: bool = False
+    """Whether it is not told here, being large, but to be looked for in the store."""
+
+
+class OldVersion(DecodeError):
+    """Raised when a message is of another version of the protocol, as during an upgrade."""
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """Return the bytes of a message."""
+    node, kind, room, seq, saved, payload = envelope
+    return b"".join(
+        (
+            _VERSION,
+            node,
+            bytes((kind,)),
+            write_var_uint(seq),
+            write_var_uint(saved),
+            var_string(room),
+            payload,
+        )
+    )
+
+
+def node_of(data: bytes) -> bytes:
+    """Return the node that sent a message, without reading more of it."""
+    return data[1 : 1 + NODE_BYTES]
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Return the message of these bytes.
+
+    Raises:
+        OldVersion: another version of the protocol.
+        DecodeError: not a message.
+    """
+    if len(data) < _HEAD_BYTES:
+        raise DecodeError("The message ends too early.")
+    if data[0] != VERSION:
+        raise OldVersion(f"A message of version {data[0]} of the relay's protocol.")
+    kind = _KINDS.get(data[1 + NODE_BYTES])
+    if kind is None:
+        raise DecodeError(f"There is no message of kind {data[1 + NODE_BYTES]}.")
+    reader = Reader(data, _HEAD_BYTES)
+    seq, saved, room = reader.var_uint(), reader.var_uint(), reader.var_string()
+    return Envelope(node_of(data), kind, room, seq, saved, data[reader.position :])
+
+
+def encode_updates(updates: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return the payload of UPDATE for authors and their updates."""
+    listed = list(updates)
+    parts = [write_var_uint(len(listed))]
+    for who, update in listed:
+        parts += var_string(who), var_bytes(update)
+    return b"".join(parts)
+
+
+def decode_updates(payload: bytes) -> Sequence[tuple[str, bytes]]:
+    """Return authors and their updates.
+
+    Raises:
+        DecodeError: not the payload of UPDATE.
+    """
+    reader = Reader(payload)
+    count = reader.var_uint()
+    if count > UPDATES_MAX:
+        raise DecodeError(f"{count} updates in one message; {UPDATES_MAX} are allowed.")
+    updates = [(reader.var_string(), reader.var_bytes()) for _ in range(count)]
+    reader.end()
+    return updates
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """Return the payload of HELLO."""
+    return (
+        bytes((hello.wants + 2 * hello.fresh,))
+        + var_bytes(hello.state_vector)
+        + var_bytes(hello.presence)
+    )
+
+
+def decode_hello(payload: bytes) -> Hello:
+    """Return what a HELLO says.
+
+    Raises:
+        DecodeError: not the payload of HELLO.
+    """
+    reader = Reader(payload)
+    flags = reader.var_uint()
+    state_vector, presence = reader.var_bytes(), reader.var_bytes()
+    reader.end()
+    return Hello(state_vector, presence, bool(flags & 1), bool(flags & 2))
+
+
+def encode_diff(diff: Diff) -> bytes:
+    """Return the payload of DIFF."""
+    return bytes((diff.stored,)) + var_bytes(diff.update) + var_bytes(diff.presence)
+
+
+def decode_diff(payload: bytes) -> Diff:
+    """Return what a DIFF brings.
+
+    Raises:
+        DecodeError: not the payload of DIFF.
+    """
+    reader = Reader(payload)
+    stored = reader.var_uint()
+    diff = Diff(reader.var_bytes(), reader.var_bytes(), bool(stored))
+    reader.end()
+    return diff
