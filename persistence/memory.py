@@ -68,6 +68,10 @@ class MemoryStore:
     async def ping(self) -> None:
         """Return: memory can always be written."""
 
+    async def identity(self) -> str:
+        """Return what siblings have in common."""
+        return f"memory-{id(self._content):x}"
+
     async def append(self, updates: Sequence[Update]) -> Sequence[int]:
         """Append all updates or none."""
         for update in updates:

@@ -75,6 +75,10 @@ class PostgresStore:
         """Commit one row that nobody reads."""
         await self._connections.write(partial(postgres_write.ping, writer=self._writer))
 
+    async def identity(self) -> str:
+        """Return what names the content, whatever the URL."""
+        return await self._connections.read(postgres_read.identity)
+
     async def append(self, updates: Sequence[Update]) -> Sequence[int]:
         """Commit updates in one transaction."""
         if not updates:

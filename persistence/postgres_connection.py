@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from plait.persistence.postgres_address import Address
-from plait.persistence.postgres_errors import is_conflict, is_lost, translated
+from plait.persistence.postgres_errors import is_conflict, is_lost, is_of_replica, translated
 from plait.persistence.store import StoreError, StoreUnavailable
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ _LIMITS = f"""
 """
 
 BEGIN_WRITING = f"""
-    BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; {_LIMITS};
+    BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS};
     SELECT set_config('synchronous_commit', 'on', true)
         WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
@@ -152,7 +152,9 @@ class Connections:
             raise asyncpg.exceptions.ClientConfigurationError("unreadable") from None
         try:
             yield Session(connection, self._address.schema)
-        except (asyncpg.PostgresError, StoreError, ValueError):
+        except (asyncpg.PostgresError, StoreError, ValueError) as error:
+            if is_of_replica(error):
+                connection.terminate()  # the next one may find the primary
             raise
         except BaseException:
             connection.terminate()

@@ -14,6 +14,8 @@ from plait.persistence.store import StoreCorrupt, StoreError, StoreUnavailable
 _AWAY_HINT = "Check that PostgreSQL runs there and can be reached; nothing here needs a restart."
 _DAMAGE_HINT = "Run `plait store check`, and restore a backup with `plait store restore`."
 
+_READ_ONLY = "25006"
+
 _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "28000": (
         StoreUnavailable,
@@ -49,7 +51,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
         "has no connection left",
         "Raise its max_connections, or lower ?pool= in the URL of every node.",
     ),
-    "25006": (
+    _READ_ONLY: (
         StoreUnavailable,
         "can't be written",
         "If it is a replica, name the primary, or all hosts with ?target_session_attrs=read-write.",
@@ -92,6 +94,11 @@ def is_lost(error: BaseException) -> bool:
         # The server ended it, or goes down, as at a fail-over.
         return (error.sqlstate or "").startswith(("08", "57P"))
     return isinstance(error, _CONNECTION_ERRORS)
+
+
+def is_of_replica(error: BaseException) -> bool:
+    """Return whether the server can't be written, as a primary after others took its place."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate == _READ_ONLY
 
 
 def translate(error: BaseException, url: str) -> StoreError:

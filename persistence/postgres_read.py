@@ -82,6 +82,24 @@ _CHANGES = """
 """The length of a value is known without reading it, so what is left out costs little."""
 
 
+async def identity(session: Session) -> str:
+    """Return what names the content, in whatever database and server it is.
+
+    A dump that is restored elsewhere holds the same `plait_schema`. The server's own number stays
+    the same when a replica takes its place.
+    """
+    row = await session.first(
+        """
+        SELECT identity, pg_database.oid, system_identifier
+        FROM plait.plait_schema, pg_database, pg_control_system()
+        WHERE datname = current_database()
+        """
+    )
+    if row is None:
+        raise StoreCorrupt("the table plait_schema is empty", hint=_CHECK_HINT)
+    return "postgresql-" + "-".join(map(str, row))
+
+
 async def load_at_once(session: Session, document: str) -> tuple[Stored, int | None] | None:
     """Return a document and its id, if there is one; None of all if it is too large for that."""
     head = await session.first(_LOAD_AT_ONCE, document.encode())

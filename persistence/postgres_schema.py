@@ -151,8 +151,8 @@ async def _step(session: Session, migrations: Sequence[Migration]) -> int:
             # A user who may not make schemas can be given one that is empty.
             await session.run(f'CREATE SCHEMA "{session.schema}"')
         await session.run(
-            "CREATE TABLE plait.plait_schema (version integer NOT NULL);"
-            "INSERT INTO plait.plait_schema VALUES (0)"
+            "CREATE TABLE plait.plait_schema (version integer NOT NULL, identity uuid NOT NULL);"
+            "INSERT INTO plait.plait_schema VALUES (0, gen_random_uuid())"
         )
     await session.run(migrations[version], seconds=MIGRATE_SECONDS)
     await session.run(f"UPDATE plait.plait_schema SET version = {version + 1}")

@@ -93,6 +93,11 @@ class SqliteStore:
         """Commit one row that nobody reads."""
         await self._write(sqlite_write.ping)
 
+    async def identity(self) -> str:
+        """Return what names the file on this machine, whatever its path."""
+        status = self.path.stat()
+        return f"sqlite-{status.st_dev:x}-{status.st_ino:x}"
+
     async def append(self, updates: Sequence[Update]) -> Sequence[int]:
         """Commit updates in one transaction."""
         return await self._write(self._append, updates)

@@ -189,6 +189,11 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Return if the store can be written right now."""
 
+    async def identity(self) -> str:
+        """Return a name that objects have in common if they have the same content, and only then:
+        a restored copy has another.
+        """
+
     async def append(self, updates: Sequence[Update]) -> Sequence[int]:
         """Commit updates of any documents in one transaction; return their sequence numbers.
 

@@ -4,7 +4,7 @@ The node whose client made an update stores it. Here it is shown at once, and cl
 Should that node die before its commit, what is built upon the update, and acknowledged, would hang
 in the air. So relayed updates are kept until their node says that they are saved, and this node
 stores them itself: when that node has died, when one of our clients builds upon them (in the same
-commit), and when there are too many.
+commit), when there are too many, and when it takes long, since that node may have lost the store.
 """
 
 from collections import deque
@@ -20,6 +20,7 @@ class _Loan:
     who: str
     update: bytes
     shape: Shape
+    since: float
 
 
 Row = tuple[str, bytes]
@@ -39,9 +40,16 @@ class Borrowed:
     def __bool__(self) -> bool:
         return bool(self._loans)
 
-    def add(self, node: bytes, seq: int, who: str, update: bytes, shape: Shape) -> None:
+    @property
+    def since(self) -> float | None:
+        """When the oldest of them came; None if there is none."""
+        return min((loans[0].since for loans in self._loans.values()), default=None)
+
+    def add(
+        self, node: bytes, seq: int, who: str, update: bytes, shape: Shape, now: float = 0.0
+    ) -> None:
         """Keep an update until its node has saved what it said up to `seq`."""
-        self._loans.setdefault(node, deque()).append(_Loan(seq, who, update, shape))
+        self._loans.setdefault(node, deque()).append(_Loan(seq, who, update, shape, now))
         self.size += len(update)
 
     def saved(self, node: bytes, seq: int) -> None:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 DEAD_SECONDS = 3.5
 """Silence after which a node is taken for dead: three of its beats are missing."""
+NODES_MAX = 1000
 FAREWELL_SECONDS = 1.0
 HELLOS_A_TICK = 500
 """Rooms that say hello in a second, after the connection was lost; 10,000 take 20 seconds."""
@@ -72,9 +73,8 @@ class Cluster:
         self._limits = limits
         self._clock = clock
         self._counters = counters
-        self._rooms_channel = f"{prefix}:room:"
-        self._nodes_channel = f"{prefix}:node:"
-        self._all_channel = f"{prefix}:nodes"
+        self._prefix = prefix
+        self.share("")
         self._links: dict[str, Link] = {}
         self._touched: dict[Link, None] = {}
         self._greeting: deque[str] = deque()
@@ -89,6 +89,14 @@ class Cluster:
     def nodes(self) -> int:
         """How many nodes are alive, as far as this one knows, itself included."""
         return 1 + len(self._heard_at)
+
+    def share(self, store: str) -> None:
+        """Speak to nodes with this store only: others that use the same Redis have other documents.
+        Called before anything is said.
+        """
+        self._rooms_channel = f"{self._prefix}:{store}:room:"
+        self._nodes_channel = f"{self._prefix}:{store}:node:"
+        self._all_channel = f"{self._prefix}:{store}:nodes"
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -165,7 +173,8 @@ class Cluster:
         self._counters.relay_received_bytes += len(message)
         try:
             envelope = decode_envelope(message)
-            self._heard_at[node] = now
+            if node in self._heard_at or len(self._heard_at) < NODES_MAX:
+                self._heard_at[node] = now
             self._take_in(envelope, now)
         except PlaitError as error:
             self._counters.relay_refused += 1
@@ -194,7 +203,8 @@ class Cluster:
     def tick(self) -> None:
         """Say that this node lives, and do what is due. Called once a second."""
         now = self._clock.monotonic()
-        self._publish(self._all_channel, Envelope(self.node, Kind.BEAT, seq=len(self._links)))
+        if self.relay.connected:
+            self._publish(self._all_channel, Envelope(self.node, Kind.BEAT, seq=len(self._links)))
         for node in [n for n, at in self._heard_at.items() if now - at > DEAD_SECONDS]:
             log.warning("node %s is silent", node.hex())
             self._gone(node)

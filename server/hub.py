@@ -123,6 +123,8 @@ class Hub:
         self._running: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
+        if self.cluster is not None:
+            self.cluster.share(await self.store.identity())
         await self._tasks.__aenter__()
         works = [
             self.writer.run(),

@@ -61,6 +61,8 @@ DIFF_BYTES_MAX = LARGE_BYTES
 """A larger answer is looked for in the store, as large updates are."""
 BORROWED_BYTES_MAX = 4 << 20
 """Relayed updates of a room that are kept until their node has saved them."""
+BORROWED_SECONDS = 10.0
+"""How long a node gets to save them before others do."""
 ASK_SECONDS = 2.0
 """How long a node gets to answer before it is asked again."""
 AUDIT_SECONDS = 30.0
@@ -219,6 +221,9 @@ class Link:
         if self._audit_at is not None and now >= self._audit_at and self.room.usable:
             self._audit_at = None
             self.hello(wants=False)
+        since = self.borrowed.since
+        if since is not None and now - since > BORROWED_SECONDS:
+            self._vouch(self.borrowed.take())
         asking = False
         for node, peer in self._peers.items():
             if peer.asked_until is not None:
@@ -228,7 +233,7 @@ class Link:
                     self._ask(node, peer, now)
         if self._owing and not self.room.saving.unsaved:
             self._answer_owed()
-        waits = self._owing or self._commits or self.saved > self._told_saved
+        waits = self._owing or self._commits or self.borrowed or self.saved > self._told_saved
         return bool(asking or waits or self._audit_at)
 
     # What others say
@@ -305,7 +310,8 @@ class Link:
             if applied is Applied.PENDING:
                 self._ask(envelope.node, peer, now)
             elif applied is Applied.CHANGED and not saved:
-                self.borrowed.add(envelope.node, envelope.seq, who, update, shape)
+                self.borrowed.add(envelope.node, envelope.seq, who, update, shape, now)
+                self._outlet.touch(self)
         if self.borrowed.size > BORROWED_BYTES_MAX:
             self._vouch(self.borrowed.take())
 
@@ -376,7 +382,8 @@ class Link:
         elif diff.update != NOTHING:
             applied, shape = self.room.take_in(diff.update)
             if applied is Applied.CHANGED and envelope.saved < envelope.seq:
-                self.borrowed.add(node, envelope.seq, "", diff.update, shape)
+                self.borrowed.add(node, envelope.seq, "", diff.update, shape, now)
+                self._outlet.touch(self)
 
     # Parts of messages
 

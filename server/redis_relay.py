@@ -312,14 +312,20 @@ def _pool(url: str) -> ConnectionPool:
         "protocol": 2,
     }
     try:
-        parts = urlsplit(url)
-        if parts.scheme not in SCHEMES:
+        scheme, _, rest = url.partition("://")
+        if scheme not in SCHEMES:
             raise ValueError(f"the scheme has to be one of {', '.join(SCHEMES)}")
-        if parts.scheme.endswith("+sentinel"):
-            return _sentinel_pool(url, options)
-        return ConnectionPool.from_url(_without_query(url), **options)
-    except ValueError as error:
+        secrets = rest.rpartition("@")[0]
+        if not secrets.isascii() or any(character in secrets for character in "/?#[]@"):
+            raise ValueError("in a name or password, / ? # [ ] @ have to be percent-encoded")
+        if scheme.endswith("+sentinel"):
+            pool: ConnectionPool = _sentinel_pool(url, options)
+        else:
+            pool = ConnectionPool.from_url(_without_query(url), **options)
+        pool.make_connection()  # type: ignore[no-untyped-call]  # knows which options there are
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"relay {_without_secrets(url)!r} can't be used: {error}") from None
+    return pool
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
@@ -359,6 +365,6 @@ def prefix_of(url: str) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{hosts}{parts.path}"
+    """Return what may be shown of a URL, though it be none: passwords may hold any character."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -89,7 +89,8 @@ class Room:
     @property
     def busy(self) -> bool:
         """Whether there is anything that is not committed yet."""
-        return bool(self.saving.unsaved or self._turn or self.intake.busy)
+        lent = self.link is not None and self.link.borrowed
+        return bool(self.saving.unsaved or self._turn or self.intake.busy or lent)
 
     # Members
 

@@ -44,7 +44,7 @@ def test_every_close_code_is_described() -> None:
 
 def test_every_metric_is_described_with_its_type() -> None:
     described = {row[0]: row[1] for row in rows("metrics.md") if row[0].startswith("plait_")}
-    metrics = Plait(Settings(store="memory://")).metrics
+    metrics = Plait(Settings(relay="redis://127.0.0.1")).metrics
     exported = {
         each.name + ("_total" if each.type == "counter" else ""): each.type
         for each in metrics.collect()

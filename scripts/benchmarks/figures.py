@@ -19,6 +19,8 @@ class Column:
 
 COLUMNS = {
     "cpu_us": Column("CPU µs/delivery", 1),
+    "redis_us": Column("Redis µs/delivery", 1),
+    "postgres_us": Column("PostgreSQL µs/delivery", 1),
     "p50": Column("p50 ms", 2),
     "p99": Column("p99 ms", 2),
     "deliveries": Column("deliveries/s", 0),
@@ -82,6 +84,8 @@ GOALS = (
     Goal("open", "open_ms", 30.0, None),
     Goal("restart", "restart_cpu", 1.3, _BARE),
     Goal("polling", "share", 0.3, None),
+    Goal("cluster", "cpu_us", 0.35, _HOCUSPOCUS),
+    Goal("cluster", "p99", 0.2, _HOCUSPOCUS),
 )
 
 

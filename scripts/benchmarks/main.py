@@ -17,7 +17,7 @@ from typing import Any
 from plait.server.cli_bench import EDITS_OF_A_LONG_DOCUMENT, run_fast
 from plait.server.errors import PlaitError
 from plait.server.typist import long_document
-from scripts.benchmarks import polling, restarts, runs, table
+from scripts.benchmarks import clusters, polling, restarts, runs, table
 from scripts.benchmarks.figures import Figures, Outcome, Outcomes
 from scripts.benchmarks.runs import Bench, Measure
 from scripts.benchmarks.servers import BUILD, PEERS, PLAIT, BenchError, Kind, install_peers, plait
@@ -30,7 +30,11 @@ SCENARIOS: dict[str, Measure] = {
     "open": restarts.cold_open,
     "restart": restarts.come_back,
     "polling": polling.polling,
+    "cluster": clusters.pair(5),
+    "cluster-slow": clusters.pair(1),
 }
+NODES = "nodes"
+"""The scenario that compares Plait with itself."""
 PATIENCE_SECONDS = 180.0
 """How long a server may take for a scenario, besides the time in which editors type."""
 
@@ -43,7 +47,8 @@ def main() -> int:
         kinds = [plait(shlex.split(parsed.plait_options)), *(PEERS[name] for name in parsed.peer)]
         if any(name != "pycrdt-websocket" for name in parsed.peer):
             install_peers()
-        bench = Bench(_pin(), parsed.seconds, _document(parsed.document))
+        document = _document(parsed.document)
+        bench = Bench(_pin(), parsed.seconds, document, parsed.cluster_store)
         _raise_descriptors()
         outcomes = _measure(bench, kinds, parsed)
     except (BenchError, OSError) as error:
@@ -58,7 +63,13 @@ def main() -> int:
     if parsed.json:
         value = {"circumstances": circumstances, "scenarios": table.json_of(outcomes)}
         Path(parsed.json).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-    return 0 if all(each[PLAIT].repeats for each in outcomes.values()) else 1
+    own = (
+        outcome
+        for scenario, each in outcomes.items()
+        for name, outcome in each.items()
+        if name == PLAIT or scenario == NODES
+    )
+    return 0 if all(outcome.repeats for outcome in own) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario",
         nargs="+",
-        choices=SCENARIOS,
-        default=list(SCENARIOS),
+        choices=[*SCENARIOS, NODES],
+        default=[*SCENARIOS, NODES],
         metavar="NAME",
-        help=f"which (default: all): {', '.join(SCENARIOS)}",
+        help=f"which (default: all): {', '.join([*SCENARIOS, NODES])}",
     )
     parser.add_argument(
         "--peer",
@@ -102,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plait-options", default="", metavar="OPTIONS", help="further ones of plait serve"
     )
+    parser.add_argument(
+        "--cluster-store",
+        choices=clusters.STORES,
+        default=clusters.STORES[0],
+        help=f"what several nodes of Plait share (default: {clusters.STORES[0]})",
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file")
     parser.add_argument(
         "--markdown", action="store_true", help="print tables for docs/benchmarks.md"
@@ -113,13 +130,14 @@ def _measure(bench: Bench, kinds: list[Kind], parsed: argparse.Namespace) -> dic
     """Measure all scenarios; in each, the servers in turn, so often as wanted."""
     found: dict[str, Outcomes] = {}
     for scenario in dict.fromkeys(parsed.scenario):
-        outcomes = found[scenario] = {kind.name: Outcome([], []) for kind in kinds}
+        rows = _rows(scenario, kinds)
+        outcomes = found[scenario] = {name: Outcome([], []) for name in rows}
         for repeat in range(max(1, parsed.repeat)):
-            for kind in kinds:
-                _say(f"{scenario}, {kind.name}, {repeat + 1} of {parsed.repeat}")
-                outcome = outcomes[kind.name]
+            for name, (kind, measure) in rows.items():
+                _say(f"{scenario}, {name}, {repeat + 1} of {parsed.repeat}")
+                outcome = outcomes[name]
                 try:
-                    outcome.repeats.append(_one(bench, kind, SCENARIOS[scenario]))
+                    outcome.repeats.append(_one(bench, kind, measure))
                 except (BenchError, PlaitError, ProcessLookupError) as error:
                     outcome.notes.append(str(error))
                 except TimeoutError:
@@ -129,6 +147,14 @@ def _measure(bench: Bench, kinds: list[Kind], parsed: argparse.Namespace) -> dic
         if not parsed.markdown:
             print("\n".join(table.text(scenario, outcomes)), flush=True)
     return found
+
+
+def _rows(scenario: str, kinds: list[Kind]) -> dict[str, tuple[Kind, Measure]]:
+    """Return what is measured in a scenario, and how, by its name in the table."""
+    if scenario == NODES:
+        own = next(kind for kind in kinds if kind.name == PLAIT)
+        return {name: (own, measure) for name, measure in clusters.GROWTH.items()}
+    return {kind.name: (kind, SCENARIOS[scenario]) for kind in kinds}
 
 
 def _one(bench: Bench, kind: Kind, measure: Measure) -> Figures:
@@ -175,6 +201,8 @@ def _circumstances(parsed: argparse.Namespace, bench: Bench) -> str:
     options: list[Any] = [f"{parsed.seconds:g} s of typing", f"median of {parsed.repeat}"]
     if parsed.plait_options:
         options.append(f"plait serve {parsed.plait_options}")
+    if any(scenario == NODES or "cluster" in scenario for scenario in parsed.scenario):
+        options.append(f"nodes of Plait share {parsed.cluster_store}")
     pinned = "not pinned" if bench.core is None else "servers pinned to one core"
     return (
         f"Measured {day} on {platform.machine()}, Linux {platform.release()}, {os.cpu_count()}"

@@ -117,7 +117,7 @@ async def _polled(server: Server, editors: Scenario) -> tuple[float, int]:
         asyncio.create_task(poller.keep_polling(started, offset))
         for poller, offset in zip(pollers, offsets, strict=True)
     ]
-    await Load(server.target, writers, prefix=_PREFIX, watch=watch).run()
+    await Load(server.targets, writers, prefix=_PREFIX, watch=watch).run()
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):

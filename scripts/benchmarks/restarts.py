@@ -53,7 +53,7 @@ async def _opening(server: Server, room: str, least: int) -> float:
         BenchError: it does not come.
     """
     tally = Tally()
-    editor = Editor(server.target, Room(room), FIRST_CLIENT, tally)
+    editor = Editor(server.targets[0], Room(room), FIRST_CLIENT, tally)
     start = time.monotonic()
     await editor.open()
     # y-websocket with LevelDB says at once that the document is empty, and sends it a little later.

@@ -1,10 +1,12 @@
 """The scenarios in which one load is put on one server."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from plait.server.load import Load, Phase
+from plait.server.load import Load, Phase, nobody
 from plait.server.scenarios import PRESETS, Result, Scenario
+from plait.server.target import Target
 from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.measures import Usage
 from scripts.benchmarks.servers import BenchError, Kind, Server
@@ -25,12 +27,14 @@ class Bench:
         core: the processor of the server; None if it has none of its own.
         seconds: of typing.
         document: what storms and cold starts are about.
+        store: what nodes of a cluster share.
         notes: what went wrong without ending the measurement.
     """
 
     core: int | None
     seconds: float
     document: bytes
+    store: str
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,8 +68,32 @@ class Seen:
         }
 
 
-async def put(bench: Bench, server: Server, scenario: Scenario, prefix: str | None = None) -> Seen:
+class Served(Protocol):
+    """A server, or several that are one for editors."""
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where editors connect to."""
+
+    def usage(self) -> Usage:
+        """Return what its processes take."""
+
+
+async def put(
+    bench: Bench,
+    server: Served,
+    scenario: Scenario,
+    prefix: str | None = None,
+    *,
+    together: bool = False,
+    watch: Callable[[Phase], None] = nobody,
+) -> Seen:
     """Put a load on a server and look at it.
+
+    Args:
+        prefix: of the names of rooms.
+        together: with several nodes, all editors of a room are on one.
+        watch: is called at each phase, too.
 
     Raises:
         LoadFailed: nobody could connect.
@@ -73,10 +101,12 @@ async def put(bench: Bench, server: Server, scenario: Scenario, prefix: str | No
     """
     usages: dict[Phase, Usage] = {}
 
-    def watch(phase: Phase) -> None:
+    def look(phase: Phase) -> None:
         usages[phase] = server.usage()
+        watch(phase)
 
-    result = await Load(server.target, scenario, prefix=prefix, watch=watch).run()
+    load = Load(server.targets, scenario, together=together, prefix=prefix, watch=look)
+    result = await load.run()
     for why, count in (result.failures + result.closed).most_common(3):
         bench.notes.append(f"{count:,} of {scenario.editors:,} editors: {why}")
     return Seen(result, usages)
@@ -93,20 +123,29 @@ def paced(name: str) -> Measure:
     """Return what measures a preset in which editors type."""
 
     async def measure(bench: Bench, kind: Kind) -> Figures:
-        seen = await put_on_fresh(bench, kind, replace(PRESETS[name], seconds=bench.seconds))
-        result = seen.result
-        if not result.delivered:
-            raise BenchError("nothing was delivered")
-        figures = {
-            "cpu_us": seen.cpu(Phase.CONNECTED, Phase.DONE) / result.delivered * 1e6,
-            "p50": result.latency.percentile(50) / _MS,
-            "p99": result.latency.percentile(99) / _MS,
-            "deliveries": result.deliveries_per_second,
-            "lost": result.lost,
-        }
-        return seen.connecting | figures
+        scenario = replace(PRESETS[name], seconds=bench.seconds)
+        return figures_of_typing(await put_on_fresh(bench, kind, scenario))
 
     return measure
+
+
+def figures_of_typing(seen: Seen) -> Figures:
+    """Return what there is to tell of a run in which editors typed.
+
+    Raises:
+        BenchError: nothing came of it.
+    """
+    result = seen.result
+    if not result.delivered:
+        raise BenchError("nothing was delivered")
+    figures = {
+        "cpu_us": seen.cpu(Phase.CONNECTED, Phase.DONE) / result.delivered * 1e6,
+        "p50": result.latency.percentile(50) / _MS,
+        "p99": result.latency.percentile(99) / _MS,
+        "deliveries": result.deliveries_per_second,
+        "lost": result.lost,
+    }
+    return seen.connecting | figures
 
 
 async def storm(bench: Bench, kind: Kind) -> Figures:

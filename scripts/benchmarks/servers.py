@@ -39,6 +39,15 @@ _HOCUSPOCUS = """
 import { Server } from "@hocuspocus/server"
 new Server({ port: Number(process.env.PORT), address: "127.0.0.1", quiet: true }).listen()
 """
+_HOCUSPOCUS_NODE = """
+import { Redis } from "@hocuspocus/extension-redis"
+import { Server } from "@hocuspocus/server"
+const { hostname, port } = new URL(process.env.RELAY)
+const extensions = [new Redis({ host: hostname, port: Number(port) })]
+new Server({
+  port: Number(process.env.PORT), address: "127.0.0.1", quiet: true, extensions,
+}).listen()
+"""
 
 
 class BenchError(Exception):
@@ -54,12 +63,15 @@ class Kind:
         command: makes the command for a port and a folder for its data.
         stores: it keeps documents over a restart.
         dialect: how editors speak to it.
+        node: makes the kind of a cluster's nodes, of the URLs of their Redis and of their store;
+            None if it can't be one of several.
     """
 
     name: str
     command: Callable[[int, Path], Command]
     stores: bool = False
     dialect: Dialect = Dialect.Y_WEBSOCKET
+    node: "Callable[[str, str], Kind] | None" = None
 
 
 def plait(options: Sequence[str] = ()) -> Kind:
@@ -74,7 +86,10 @@ def plait(options: Sequence[str] = ()) -> Kind:
         serve = [sys.executable, "-m", "plait.server", "serve"]
         return [*serve, "--port", str(port), "--store", store, *options], {}
 
-    return Kind(PLAIT, command, stores=True)
+    def node(relay: str, store: str) -> Kind:
+        return plait(["--relay", relay, "--store", store, *options])
+
+    return Kind(PLAIT, command, stores=True, node=node)
 
 
 def _y_websocket_server(port: int, folder: Path) -> Command:
@@ -95,6 +110,14 @@ def _hocuspocus(port: int, folder: Path) -> Command:
     return [node(), "--input-type=module", "--eval", _HOCUSPOCUS], {"PORT": str(port)}
 
 
+def _hocuspocus_node(relay: str, store: str) -> Kind:
+    def command(port: int, folder: Path) -> Command:
+        variables = {"PORT": str(port), "RELAY": relay}
+        return [node(), "--input-type=module", "--eval", _HOCUSPOCUS_NODE], variables
+
+    return Kind("Hocuspocus", command, dialect=Dialect.HOCUSPOCUS)
+
+
 def _pycrdt(port: int, folder: Path) -> Command:
     return [sys.executable, HERE / "pycrdt_server.py"], {"PORT": str(port)}
 
@@ -104,7 +127,7 @@ PEERS = {
     for kind in (
         Kind("@y/websocket-server", _y_websocket_server),
         Kind("y-websocket+LevelDB", _y_websocket_leveldb, stores=True),
-        Kind("Hocuspocus", _hocuspocus, dialect=Dialect.HOCUSPOCUS),
+        Kind("Hocuspocus", _hocuspocus, dialect=Dialect.HOCUSPOCUS, node=_hocuspocus_node),
         Kind("pycrdt-websocket", _pycrdt),
     )
 }
@@ -145,6 +168,11 @@ class Server:
     def target(self) -> Target:
         """Where editors connect to."""
         return Target(f"ws://{LOOPBACK}:{self.port}", self.kind.dialect, timeout=EDITOR_SECONDS)
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where editors connect to, as of a cluster."""
+        return [self.target]
 
     def usage(self) -> Usage:
         """Return what its processes take.

@@ -16,6 +16,9 @@ TITLES = {
     "open": "open: a large stored document in a fresh process",
     "restart": "restart: 10,000 editors come back to a server that was started again",
     "polling": "polling: 900 readers over HTTP once a second, or connected",
+    "cluster": "cluster: typing, with the editors of each room on both of two nodes, with Redis",
+    "cluster-slow": "cluster-slow: the same with a fifth of the edits, 1,800 deliveries/s",
+    "nodes": "nodes: typing, on more and more nodes of Plait that share one processor",
 }
 
 

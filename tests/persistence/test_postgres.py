@@ -113,6 +113,7 @@ async def test_stores_in_one_database_know_nothing_of_each_other(
 ) -> None:
     other = open_store(postgres_server.url(f"test_{uuid.uuid4().hex}"))
     await other.open()
+    assert await other.identity() != await store.identity()
     await store.append([update("a", "x")])
     assert await other.info("a") is None
     await other.close()
@@ -410,6 +411,27 @@ async def test_commits_wait_for_the_disk_whatever_the_default_is(
     await store.close()
 
 
+async def test_what_no_replica_has_is_not_acknowledged_if_one_has_to(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends such a wait as if all were well when it is told to cancel. Nobody tells it
+    to before this side has given up.
+    """
+    begin = postgres_connection.BEGIN_WRITING.replace("'8s'", "'100ms'")
+    assert begin != postgres_connection.BEGIN_WRITING
+    monkeypatch.setattr(postgres_connection, "BEGIN_WRITING", begin)
+    monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 1.0)
+    store = PostgresStore(own_server.url())
+    await store.open()
+    await own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await own_server.execute("SELECT pg_reload_conf()")
+    with pytest.raises(StoreUnavailable, match="in time"):
+        # The first ones may be faster than the new setting.
+        while True:
+            await store.append([update("a", "x")])
+    await store.close()
+
+
 async def test_cancelled_appends_are_whole_or_nothing_and_give_their_connections_back(
     postgres_server: PostgresServer,
 ) -> None:
@@ -470,6 +492,32 @@ async def test_a_server_that_is_away_is_told_at_start(own_server: PostgresServer
     await own_server.start()
     await store.open()
     await store.ping()
+    await store.close()
+
+
+async def test_a_server_that_became_a_replica_is_left_for_another(
+    postgres_server: PostgresServer,
+) -> None:
+    """A fail-over may leave connections to the old primary, which can't be written any more."""
+    name = f"test_{uuid.uuid4().hex}"
+    store = PostgresStore(postgres_server.url(name, pool=2, application_name=name))
+    await store.open()
+    await store.append([update("a", "1")])
+
+    async def connections() -> list[tuple[object, ...]]:
+        return await postgres_server.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = $1", name
+        )
+
+    async with store._connections.session() as session:
+        await session.run("SET default_transaction_read_only = on")
+    before = await connections()
+    with pytest.raises(StoreUnavailable, match="target_session_attrs"):
+        await store.append([update("a", "2")])
+    await store.append([update("a", "3")])
+    await eventually(connections, "the new connection")
+    assert not set(before) & set(await connections())
+    assert [row.update for row in (await store.load("a")).updates] == [b"1", b"3"]
     await store.close()
 
 

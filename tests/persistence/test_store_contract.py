@@ -18,6 +18,7 @@ from plait.persistence import (
     Update,
     open_store,
 )
+from plait.persistence.memory import MemoryStore
 
 NAMES = [
     "plain",
@@ -674,3 +675,13 @@ async def test_a_cancelled_append_is_whole_or_nothing_and_the_store_goes_on(stor
         assert count in ((0, 3) if n % 2 == 0 else (3,))
     await fill(store, "after", 1)
     assert list(await store.check()) == []
+
+
+# Identity
+
+
+async def test_objects_with_the_same_content_have_one_identity(store: Store, other: Store) -> None:
+    """Two clusters that share a Redis by mistake must not mix their documents."""
+    assert await store.identity() == await other.identity()
+    another = MemoryStore()
+    assert await store.identity() != await another.identity()

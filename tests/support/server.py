@@ -33,19 +33,19 @@ class PlaitProcess:
     Args:
         folder: where the store and the log are.
         options: further ones of `plait serve`, which may override those set here.
-        store: of another process, to share it.
+        store: of another process, to share it: its file, or its URL.
         secure: whether it speaks TLS, as the options have to say.
     """
 
     def __init__(
-        self, folder: Path, *options: str, store: Path | None = None, secure: bool = False
+        self, folder: Path, *options: str, store: Path | str | None = None, secure: bool = False
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         at = f"{'s' if secure else ''}://127.0.0.1:{self.port}"
         self.url, self.ws_url = "http" + at, "ws" + at
-        self.store_path = store or folder / "plait.db"
-        self.store_url = f"sqlite:///{self.store_path}"
+        self.store_path = store if isinstance(store, Path) else folder / "plait.db"
+        self.store_url = store if isinstance(store, str) else f"sqlite:///{self.store_path}"
         self._options = options
         self._out = folder / "stdout"
         self._err = folder / "stderr"
