@@ -1,6 +1,7 @@
 """Keep documents: the store contract, its back ends, and the writer that commits in groups.
 
 store → memory, sqlite (schema, connection, errors, read, write, watch, backup, check)
+      → postgres (address, connection, schema, errors, read, write, check)
       → compaction (what to fold), writer (group commit), restore, transfer → `open_store`
 """
 

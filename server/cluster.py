@@ -82,6 +82,8 @@ class Cluster:
         self._heard_at: dict[bytes, float] = {}
         self._heard_self_at: float | None = None
         self._complained: set[type[Exception]] = set()
+        self._left = False
+        """Whether this node has said good-bye: whoever heard more of it would take it for alive."""
         relay.on_message = self._receive
         relay.on_state = self._on_state
 
@@ -156,6 +158,8 @@ class Cluster:
         self._counters.relay_gaps += 1
 
     def _publish(self, channel: str, envelope: Envelope) -> None:
+        if self._left:
+            return
         message = encode_envelope(envelope)
         self._counters.relay_sent += 1
         self._counters.relay_sent_bytes += len(message)
@@ -224,6 +228,7 @@ class Cluster:
     async def farewell(self) -> None:
         """Tell the others that this node is about to end, if that is possible within a second."""
         self._publish(self._all_channel, Envelope(self.node, Kind.BYE))
+        self._left = True
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.relay.flush()

@@ -145,8 +145,8 @@ class Link:
         """
         self._told_saved = 0
         self._audit_at: float | None = None
-        self._owing: dict[bytes, None] = {}
-        """Nodes that wait for an answer until the document can be shown, or is stored."""
+        self._owing: dict[bytes, int] = {}
+        """Nodes that wait until what they lack is stored, with the turn that is the last of it."""
         room.saving.on_settled = self._settled
         room.attendance.forward = self._present
 
@@ -202,8 +202,7 @@ class Link:
         while commits and commits[0][0] <= settled:
             if commits.popleft()[2]:
                 self._say(Kind.LOOK)
-        if self._owing and not self.room.saving.unsaved:
-            self._answer_owed()
+        self._answer_owed()
 
     def unsaved_rows(self, at_ms: int) -> list[Update]:
         """Return the updates of other nodes that may not be in the store, as rows."""
@@ -231,8 +230,7 @@ class Link:
                 if now >= peer.asked_until:
                     peer.asked_until = None
                     self._ask(node, peer, now)
-        if self._owing and not self.room.saving.unsaved:
-            self._answer_owed()
+        self._answer_owed()
         waits = self._owing or self._commits or self.borrowed or self.saved > self._told_saved
         return bool(asking or waits or self._audit_at)
 
@@ -354,19 +352,21 @@ class Link:
 
     def _answer(self, node: bytes, state_vector: bytes) -> None:
         self._vouch(self.borrowed.take())  # or it would be told as if this node had stored it
-        missing = self.room.difference(state_vector, DIFF_BYTES_MAX)
+        # What will be looked for in the store must not be told as if it were there.
+        looked_for = any(large for _, _, large in self._commits)
+        missing = None if looked_for else self.room.difference(state_vector, DIFF_BYTES_MAX)
         if missing is None:
-            self._owing[node] = None
+            self._owing.setdefault(node, self.room.saving.given)
             self._outlet.touch(self)
-            if not self.room.saving.unsaved:
-                self._answer_owed()
+            self._answer_owed()
             return
         self._tell_diff(node, Diff(missing, self._own_presence()))
 
     def _answer_owed(self) -> None:
-        """Send those to the store who lack much; all of it is there now."""
-        owing, self._owing = self._owing, {}
-        for node in owing:
+        """Send those to the store who lack much, once all of that is there."""
+        settled = self.room.saving.settled
+        for node in [node for node, last in self._owing.items() if last <= settled]:
+            del self._owing[node]
             self._tell_diff(node, Diff(NOTHING, self._own_presence(), stored=True))
 
     def _tell_diff(self, node: bytes, diff: Diff) -> None:

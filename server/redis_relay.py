@@ -1,13 +1,14 @@
 """Carry messages between nodes by Redis' publish and subscribe.
 
 Two connections: one publishes, the other hears. Everything published in a turn of the event loop
-goes out in one write; while its replies are awaited, the next turns' messages gather. Redis
+goes out in one write. Its replies are read some milliseconds later, many at once, since each look at
+a socket costs more than publishing does; when many are missing, messages gather until they come. Redis
 promises nothing: it may be restarted, flushed, paused or far away. Then the connections are made
 anew, with pauses that grow, and what was to be published meanwhile is dropped: rooms ask each other
 for what they lack when the relay is back.
 
-redis-py makes the connections (TLS, passwords, Sentinel) and parses replies; its `PubSub` is not
-used: it hides reconnections, which rooms have to know of.
+redis-py makes the connections (TLS, passwords, Sentinel), and `redis_wire` reads them. Its `PubSub`
+is not used: it hides reconnections, which rooms have to know of.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from plait.server.errors import ConfigError
+from plait.server.redis_wire import Wire, packed
 from plait.server.relay import Heard
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,11 @@ RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
 QUEUE_BYTES_MAX = 32 << 20
 """What may wait to be published; above it everything that waits is dropped."""
+UNANSWERED_MAX = 256
+"""Messages that Redis may have before it has said so. Above it, further ones wait here."""
+REPLY_SECONDS = 0.02
+"""How long Redis' replies to what is published may wait."""
 CHANNELS_A_COMMAND = 1000
-MESSAGES_A_TURN = 32
-"""Messages that are taken in before sockets get their turn."""
 
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 
@@ -70,6 +74,9 @@ class RedisRelay:
         self._jitter = jitter
         self._queue: list[tuple[str, bytes]] = []
         self._queued_bytes = 0
+        self._unanswered = 0
+        self._answered = asyncio.Event()
+        self._saying: Wire | None = None
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -128,6 +135,8 @@ class RedisRelay:
     async def flush(self) -> None:
         """Wait until everything is published, or given up."""
         while self.connected and not self._idle.is_set():
+            if self._saying is not None:
+                self._saying.go_on()
             await self._idle.wait()
 
     def check(self) -> None:
@@ -181,34 +190,40 @@ class RedisRelay:
 
     async def _hear(self, connection: AbstractConnection) -> None:
         """Take in messages and confirmations."""
-        count = 0
-        while True:
-            reply = await connection.read_response()
-            kind, name, data = reply
-            channel = name.decode()
-            if kind == b"message":
-                self.on_message(channel, data)
-                count += 1
-                if count % MESSAGES_A_TURN == 0:
-                    await asyncio.sleep(0)
-            elif kind == b"subscribe":
-                self._confirm(channel)
+        await Wire(connection, self._take_in).ended
+
+    def _take_in(self, reply: Any) -> None:
+        kind, name, data = reply
+        if kind == b"message":
+            self.on_message(name.decode(), data)
+        elif kind == b"subscribe":
+            self._confirm(name.decode())
 
     async def _say(self, connection: AbstractConnection) -> None:
         """Publish what is queued, a turn's messages in one write."""
+        wire = self._saying = Wire(connection, self._take_reply)
+        works = self._send_queued(wire), _ended(wire)
+        await _first(*works)
+
+    async def _send_queued(self, wire: Wire) -> None:
         work = self._work
         while True:
             await work.wait()
             work.clear()
             batch, self._queue, self._queued_bytes = self._queue, [], 0
-            commands = [("PUBLISH", channel, message) for channel, message in batch]
-            await connection.send_packed_command(
-                connection.pack_commands(commands), check_health=False
-            )
-            for _ in batch:
-                await connection.read_response()
-            if not self._queue:
-                self._idle.set()
+            self._unanswered += len(batch)
+            wire.send(b"".join([packed("PUBLISH", *each) for each in batch]))
+            wire.hold(REPLY_SECONDS)
+            while self._unanswered > UNANSWERED_MAX:
+                wire.go_on()
+                self._answered.clear()
+                await self._answered.wait()
+
+    def _take_reply(self, reply: Any) -> None:
+        self._unanswered -= 1
+        self._answered.set()
+        if not self._unanswered and not self._queue:
+            self._idle.set()
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         """Subscribe to all that is to be heard; then follow what changes."""
@@ -263,7 +278,8 @@ class RedisRelay:
     def _lose(self) -> None:
         self.dropped += len(self._queue)
         self._queue.clear()
-        self._queued_bytes = 0
+        self._queued_bytes = self._unanswered = 0
+        self._saying = None
         self._work.clear()
         self._idle.set()
         if self.connected:
@@ -286,6 +302,10 @@ async def _command(connection: AbstractConnection, command: str, channels: list[
         await connection.send_command(
             command, *channels[start : start + CHANNELS_A_COMMAND], check_health=False
         )
+
+
+async def _ended(wire: Wire) -> None:
+    await wire.ended
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:
@@ -366,5 +386,5 @@ def prefix_of(url: str) -> str:
 
 def _without_secrets(url: str) -> str:
     """Return what may be shown of a URL, though it be none: passwords may hold any character."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    scheme, colon, rest = url.partition("://") if "://" in url else ("", "", url)
+    return scheme + colon + rest.rpartition("@")[2].partition("?")[0]

@@ -45,6 +45,12 @@ class HeldLog:
             done(range(count))
         self._after()
 
+    def commit_first(self) -> None:
+        """Commit what was appended first, alone."""
+        count, done, _ = self._waiting.pop(0)
+        done(range(count))
+        self._after()
+
     def fail(self, error: StoreError) -> None:
         """Give up on everything."""
         waiting, self._waiting = self._waiting, []
