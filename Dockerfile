@@ -35,7 +35,7 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Over plain HTTP on the port that PLAIT_PORT names. With tls_cert, or a port from a file, give a check of your own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ.get('PLAIT_PORT', '8000') + '/readyz', timeout=4)"]
+    CMD ["plait", "health"]
 # Plait has no accounts yet and listens beyond this container, so it refuses to start until --allow-anonymous
 # (PLAIT_ALLOW_ANONYMOUS=true) says that something else decides who may reach it. See docs/deploy.md.
 ENTRYPOINT ["plait", "serve"]

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.begin("serving")
     _add_serve(commands)
+    _add_health(commands)
     commands.begin("documents, in a store that a server may be running on")
     _add_docs(commands)
     commands.begin("stores")
@@ -150,6 +151,27 @@ def _serve(parsed: argparse.Namespace) -> int:
     chosen = settings.from_process(flags, parsed.config)
     logs.configure(chosen.log_level, chosen.log_format)
     return serve(chosen)
+
+
+def _add_health(commands: _Commands) -> None:
+    parser = commands.add(
+        "health",
+        "ask the server of this machine whether it is ready",
+        "Ask the server that runs on this machine with these settings whether it takes clients, "
+        "and exit with 0 or 1: a health check for containers.",
+    )
+    parser.set_defaults(run=_health)
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    for name in ("host", "port", "tls_cert"):
+        flag, text = "--" + name.replace("_", "-"), settings.flag_help(name)
+        parser.add_argument(flag, dest=name, metavar="VALUE", help=text)
+
+
+def _health(parsed: argparse.Namespace) -> int:
+    from plait.server.cli_health import check_health
+
+    flags = {name: getattr(parsed, name) for name in ("host", "port", "tls_cert")}
+    return check_health(settings.from_process(flags, parsed.config))
 
 
 # plait docs

@@ -48,15 +48,18 @@ class Following:
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        loop = asyncio.get_running_loop()
+        asked_all_at = loop.time()
         while True:
             names: set[str] | None = None
             try:
-                async with asyncio.timeout(self._pause_seconds()):
+                # However often there is a hurry, all are asked about in time.
+                async with asyncio.timeout_at(asked_all_at + self._pause_seconds()):
                     await self._hurry.wait()
                 names, self._wanted = self._wanted, set()
                 self._hurry.clear()
             except TimeoutError:
-                pass  # It is time to ask about all.
+                asked_all_at = loop.time()
             try:
                 await self.follow(names)
             except StoreError as error:

@@ -40,6 +40,8 @@ QUEUE_BYTES_MAX = 32 << 20
 """What may wait to be published; above it everything that waits is dropped."""
 UNANSWERED_MAX = 256
 """Messages that Redis may have before it has said so. Above it, further ones wait here."""
+UNANSWERED_BYTES_MAX = 64 << 10
+"""The same of the bytes of one turn: if it is larger, it is answered before the next."""
 REPLY_SECONDS = 0.02
 """How long Redis' replies to what is published may wait."""
 CHANNELS_A_COMMAND = 1000
@@ -185,7 +187,12 @@ class RedisRelay:
 
     async def _connect(self) -> AbstractConnection:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        finally:
+            if isinstance(self._pool, SentinelConnectionPool):  # It was asked, and is let go.
+                for sentinel in self._pool.sentinel_manager.sentinels:
+                    await sentinel.aclose()
         return connection
 
     async def _hear(self, connection: AbstractConnection) -> None:
@@ -211,10 +218,12 @@ class RedisRelay:
             await work.wait()
             work.clear()
             batch, self._queue, self._queued_bytes = self._queue, [], 0
+            data = b"".join([packed("PUBLISH", *each) for each in batch])
             self._unanswered += len(batch)
-            wire.send(b"".join([packed("PUBLISH", *each) for each in batch]))
+            wire.send(data)
             wire.hold(REPLY_SECONDS)
-            while self._unanswered > UNANSWERED_MAX:
+            most = UNANSWERED_MAX if len(data) <= UNANSWERED_BYTES_MAX else 0
+            while self._unanswered > most:
                 wire.go_on()
                 self._answered.clear()
                 await self._answered.wait()

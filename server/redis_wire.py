@@ -40,10 +40,6 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport = writer.transport  # type: ignore[assignment]
         self._transport.set_protocol(self)
 
-    def write(self, *command: str | bytes) -> None:
-        """Send a command. Commands of one turn should be joined: see `packed`."""
-        self.send(packed(*command))
-
     def send(self, data: bytes) -> None:
         """Send commands."""
         if not self._transport.is_closing():
@@ -103,6 +99,7 @@ class Wire(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if not self.ended.done():
             self.ended.set_exception(error)
+            self.ended.exception()  # Nobody has to ask for it.
 
 
 def packed(*command: str | bytes) -> bytes:

@@ -192,10 +192,10 @@ def test_image_is_run_by_nobody_in_particular_and_lets_nobody_in_by_itself() -> 
 
 async def test_health_check_of_the_image(tmp_path: Path) -> None:
     check = json.loads(instructions("HEALTHCHECK")[0].split("CMD ", 1)[1])
-    assert check[0] == "python"
+    assert check[0] == "plait"
 
     def healthy(port: int) -> bool:
-        command = [sys.executable, *check[1:]]
+        command = [sys.executable, "-m", "plait.server", *check[1:]]
         done = subprocess.run(
             command, env=environment(PLAIT_PORT=str(port)), capture_output=True, check=False
         )

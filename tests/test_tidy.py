@@ -79,7 +79,7 @@ LAYERS = (
     "server.serving",
     # Commands.
     "server.command",
-    "server.cli_documents server.cli_transfer",
+    "server.cli_documents server.cli_health server.cli_transfer",
     "server.cli_store",
     # The load generator: it speaks to servers as a client does.
     "server.histogram server.target server.typist",

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ from tests.e2e.conftest import OpenServer
 from tests.support.authors import Author, text_of
 from tests.support.frames import parse, update
 from tests.support.peer import peer
-from tests.support.server import refused
+from tests.support.server import PLAIT, refused
 
 
 class Certificate:
@@ -31,6 +32,12 @@ class Certificate:
     def options(self) -> tuple[str, ...]:
         """Those of `plait serve`."""
         return "--tls-cert", str(self.chain), "--tls-key", str(self.key)
+
+
+def health(port: int, certificate: Certificate) -> int:
+    """Ask as a container's health check does: by another name than the certificate's."""
+    asked = ("health", "--host", "0.0.0.0", "--port", str(port), *certificate.options[:2])
+    return subprocess.run([*PLAIT, *asked], capture_output=True, check=False).returncode
 
 
 @pytest.fixture
@@ -54,7 +61,9 @@ async def test_wss_and_https(open_server: OpenServer, certificate: Certificate) 
             assert await ann.frame() == typed
     async with httpx.AsyncClient(verify=certificate.context) as client:
         assert (await client.get(f"{server.url}/readyz")).json()["status"] == "ready"
+    assert await asyncio.to_thread(health, server.port, certificate) == 0
     await server.stop()
+    assert await asyncio.to_thread(health, server.port, certificate) == 1
 
 
 async def test_who_does_not_read_gets_one_diff_at_last(

@@ -12,6 +12,7 @@ from plait.server import cli
 
 COMMANDS = (
     "serve",
+    "health",
     "docs list",
     "docs show",
     "docs export",
@@ -22,6 +23,8 @@ COMMANDS = (
     "store compact",
     "store backup",
     "store restore",
+    "store copy",
+    "store migrate",
 )
 
 

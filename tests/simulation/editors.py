@@ -126,6 +126,10 @@ class Editor:
         clocks = sorted(decode_state_vector(self.doc.get_state()).items())
         return str(self.text), tuple(sorted(self.map.to_py().items())), tuple(clocks)
 
+    def close(self) -> None:
+        """Let go of the document: pycrdt never frees one that is observed."""
+        self.doc.unobserve(self._subscription)
+
     # The connection
 
     async def converse(self, wire: Wire) -> None:

@@ -382,7 +382,12 @@ def simulate(seed: int, faults: Faults | None = None) -> Report:
     """
 
     async def work() -> Report:
-        return await World(seed, faults).run()
+        world = World(seed, faults)
+        try:
+            return await world.run()
+        finally:
+            for editor in world.editors:
+                editor.close()
 
     # Other processes know no virtual time.
     with patch.object(compaction, "run_apart", _run_here):

@@ -34,7 +34,7 @@ class RedisServer:
         if password:
             self._options += ["--requirepass", password]
         if replica_of is not None:
-            self._options += ["--replicaof", f"127.0.0.1 {replica_of}"]
+            self._options += ["--replicaof", "127.0.0.1", str(replica_of)]
             self._options += ["--repl-diskless-sync-delay", "0"]
         self._folder = Path(tempfile.mkdtemp(prefix="plait-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
