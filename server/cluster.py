@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 DEAD_SECONDS = 3.5
 """Silence after which a node is taken for dead: three of its beats are missing."""
 NODES_MAX = 1000
+STALL_SECONDS = 2.0
+"""Time between two ticks, which are to be a second apart, above which this node stood still."""
 FAREWELL_SECONDS = 1.0
 HELLOS_A_TICK = 500
 """Rooms that say hello in a second, after the connection was lost; 10,000 take 20 seconds."""
@@ -81,6 +83,7 @@ class Cluster:
         """Rooms that have to say hello."""
         self._heard_at: dict[bytes, float] = {}
         self._heard_self_at: float | None = None
+        self._ticked_at = clock.monotonic()
         self._complained: set[type[Exception]] = set()
         self._left = False
         """Whether this node has said good-bye: whoever heard more of it would take it for alive."""
@@ -207,6 +210,8 @@ class Cluster:
     def tick(self) -> None:
         """Say that this node lives, and do what is due. Called once a second."""
         now = self._clock.monotonic()
+        self._forgive(now - self._ticked_at)
+        self._ticked_at = now
         if self.relay.connected:
             self._publish(self._all_channel, Envelope(self.node, Kind.BEAT, seq=len(self._links)))
         for node in [n for n, at in self._heard_at.items() if now - at > DEAD_SECONDS]:
@@ -224,6 +229,17 @@ class Cluster:
         for link in list(self._touched):
             if not link.tick(now):
                 self._touched.pop(link, None)
+
+    def _forgive(self, seconds: float) -> None:
+        """Blame nobody for the silence while this node itself stood still: what the others said
+        then has not been read yet. They may have taken this node for dead.
+        """
+        if seconds > STALL_SECONDS:
+            for node in self._heard_at:
+                self._heard_at[node] += seconds
+            if self._heard_self_at is not None:
+                self._heard_self_at += seconds
+                self._greeting = self._greeting or deque(self._links)
 
     async def farewell(self) -> None:
         """Tell the others that this node is about to end, if that is possible within a second."""

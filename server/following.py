@@ -9,6 +9,7 @@ the store is being asked about others, can be missed.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from plait.persistence import LoggedUpdate, Store, StoreError
 from plait.server.errors import PlaitError
@@ -51,21 +52,24 @@ class Following:
         loop = asyncio.get_running_loop()
         asked_all_at = loop.time()
         while True:
-            names: set[str] | None = None
-            try:
-                # However often there is a hurry, all are asked about in time.
-                async with asyncio.timeout_at(asked_all_at + self._pause_seconds()):
+            all_at = asked_all_at + self._pause_seconds()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(all_at):
                     await self._hurry.wait()
-                names, self._wanted = self._wanted, set()
-                self._hurry.clear()
-            except TimeoutError:
-                asked_all_at = loop.time()
+            names: set[str] | None
+            names, self._wanted = self._wanted, set()
+            if loop.time() >= all_at or not self._hurry.is_set():
+                # It is time to ask about all, however much of a hurry there is with some.
+                names = None
+            self._hurry.clear()
             try:
                 await self.follow(names)
             except StoreError as error:
                 log.warning("other writers of the store can't be followed now: %s", error)
             except Exception:
                 log.exception("following other writers of the store failed")
+            if names is None:
+                asked_all_at = loop.time()
 
     async def follow(self, names: set[str] | None = None) -> None:
         """Take in what is new in some rooms, or in all.
@@ -95,7 +99,6 @@ class Following:
             for name, seq in changes.seqs.items():
                 asked[name].followed = max(asked[name].followed, seq)
             more = changes.more
-
 
     async def _take_in(self, entry: Entry, rows: list[LoggedUpdate]) -> None:
         room = entry.loaded

@@ -75,6 +75,7 @@ class Host(Protocol):
     """The room, as far as it is needed here."""
 
     name: str
+    dead: bool
     awareness: Awareness
     attendance: Attendance
     saving: Saving
@@ -221,7 +222,7 @@ class Link:
             self._audit_at = None
             self.hello(wants=False)
         since = self.borrowed.since
-        if since is not None and now - since > BORROWED_SECONDS:
+        if since is not None and (self.room.dead or now - since > BORROWED_SECONDS):
             self._vouch(self.borrowed.take())
         asking = False
         for node, peer in self._peers.items():
@@ -404,9 +405,9 @@ class Link:
         return encode_presence(self.room.awareness.states(but=bytes))
 
     def _vouch(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Store updates of other nodes."""
+        """Store updates of other nodes; not of a deleted document, which they would bring back."""
         updates = [(who, update) for who, update in rows]
-        if updates:
+        if updates and not self.room.dead:
             self.room.saving.keep(updates)
             self._commits.append((self.room.saving.given, self.seq, False))
             self._outlet.touch(self)

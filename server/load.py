@@ -87,7 +87,7 @@ class Load:
             for place, room in enumerate(self._rooms)
             if scenario.document
         ]
-        self._editors = [
+        self.editors = [
             Editor(
                 targets[(place if together else place + number) % len(targets)],
                 room,
@@ -107,7 +107,7 @@ class Load:
             LoadFailed: the server can't be reached or refuses everybody, or this machine has too
                 few descriptors or ports for so many connections.
         """
-        everybody = [*self._seeders, *self._editors]
+        everybody = [*self._seeders, *self.editors]
         require_descriptors(len(everybody))
         # A port serves once for each address that is dialled.
         require_ports(max(Counter(editor.target for editor in everybody).values()))
@@ -147,13 +147,13 @@ class Load:
         that works.
         """
         start, cpu = time.monotonic(), time.process_time()
-        first = {editor.target: editor for editor in reversed(self._editors)}
+        first = {editor.target: editor for editor in reversed(self.editors)}
         for target, editor in reversed(first.items()):
             try:
                 await editor.open()
             except DialFailed as error:
                 raise LoadFailed(f"{target.url} can't be used: {error}") from None
-        waiting = iter([each for each in self._editors if first[each.target] is not each])
+        waiting = iter([each for each in self.editors if first[each.target] is not each])
         failures = self._result.failures
 
         async def dial() -> None:
@@ -166,7 +166,7 @@ class Load:
         tasks = [asyncio.create_task(dial()) for _ in range(self._scenario.dial)]
         while True:
             done = len(self._tally.syncs) + failures.total()
-            self._progress("editors connected", done, len(self._editors))
+            self._progress("editors connected", done, len(self.editors))
             _, running = await asyncio.wait(tasks, timeout=PROGRESS_SECONDS)
             if not running:
                 break
@@ -241,7 +241,7 @@ class Load:
         """Return the first connected editors of each room."""
         found: list[Editor] = []
         taken: Counter[str] = Counter()
-        for editor in self._editors:
+        for editor in self.editors:
             name = editor.room.name
             if editor.connected and taken[name] < self._scenario.writers:
                 taken[name] += 1

@@ -1,8 +1,8 @@
 """Carry messages between nodes by Redis' publish and subscribe.
 
 Two connections: one publishes, the other hears. Everything published in a turn of the event loop
-goes out in one write. Its replies are read some milliseconds later, many at once, since each look at
-a socket costs more than publishing does; when many are missing, messages gather until they come. Redis
+goes out in one write. Replies are read some milliseconds later, many at once: looking at a socket
+costs more than publishing. When too many are missing, messages gather until they have come. Redis
 promises nothing: it may be restarted, flushed, paused or far away. Then the connections are made
 anew, with pauses that grow, and what was to be published meanwhile is dropped: rooms ask each other
 for what they lack when the relay is back.

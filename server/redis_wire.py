@@ -36,7 +36,8 @@ class Wire(asyncio.Protocol):
         )
         self._held = self._late = False
         # redis-py has no public way to its transport.
-        writer: asyncio.StreamWriter = connection._writer  # type: ignore[attr-defined]
+        writer = connection._writer
+        assert writer is not None, "it is not connected"
         self._transport: asyncio.Transport = writer.transport  # type: ignore[assignment]
         self._transport.set_protocol(self)
 

@@ -61,7 +61,7 @@ LAYERS = (
     "server.changes server.kept_state",
     "server.answers server.attendance server.borrowed server.fanout server.holding server.saving",
     # Nodes: what they say to each other, and the way there.
-    "server.link server.relay",
+    "server.link server.redis_wire server.relay",
     "server.redis_relay",
     "server.room",
     "server.cluster server.connection server.leases server.loading",
@@ -131,6 +131,7 @@ USERS = {
     },
     "redis": {
         "server.redis_relay": "connects to Redis",
+        "server.redis_wire": "reads what comes from it",
     },
     "starlette": {
         "web.pages": "serves pages and static files",

@@ -85,6 +85,7 @@ class Cluster:
         count: how many.
         core: of all nodes.
         store: what they share, of `STORES`, if they store anything.
+        related: they have a Redis; else there is one node alone.
 
     Raises:
         BenchError: servers of this kind don't work together.
@@ -94,6 +95,7 @@ class Cluster:
     count: int
     core: int | None
     store: str
+    related: bool = True
     nodes: list[Server] = field(default_factory=list)
     beside: dict[str, Server] = field(default_factory=dict)
     """What is not a node, by the key of its figure."""
@@ -105,13 +107,16 @@ class Cluster:
         try:
             if self.kind.node is None:
                 raise BenchError("it knows no other nodes")
-            redis = await self._start("redis_us", REDIS)
+            relay = None
+            if self.related:
+                redis = await self._start("redis_us", REDIS)
+                relay = f"redis://{LOOPBACK}:{redis.port}"
             store = f"sqlite:///{self._folder / 'plait.db'}"
             if self.kind.stores and self.store == POSTGRESQL:
                 postgres = await self._start("postgres_us", POSTGRES)
                 store = f"postgresql://plait@{LOOPBACK}:{postgres.port}/postgres"
                 await _answers(store)
-            kind = self.kind.node(f"redis://{LOOPBACK}:{redis.port}", store)
+            kind = self.kind.node(relay, store)
             for _ in range(self.count):
                 node = Server(kind, self.core)
                 self.nodes.append(await self._running.enter_async_context(node))
@@ -204,24 +209,28 @@ def pair(rate: float) -> Measure:
     return measure
 
 
-def grown(count: int, *, together: bool) -> Measure:
+def grown(count: int, *, together: bool, related: bool = True) -> Measure:
     """Return what measures so many nodes under the load of `typing`.
 
     Args:
         together: all editors of a room are on one node, as behind a load balancer that sends them
             there; else on all nodes.
+        related: they have a Redis.
     """
 
     async def measure(bench: Bench, kind: Kind) -> Figures:
         scenario = replace(PRESETS["typing"], seconds=bench.seconds)
-        async with Cluster(kind, count, bench.core, bench.store) as cluster:
+        async with Cluster(kind, count, bench.core, bench.store, related) as cluster:
             return await _typing(bench, cluster, scenario, together=together)
 
     return measure
 
 
 def _growth() -> dict[str, Measure]:
-    found: dict[str, Measure] = {"1 node": grown(1, together=True)}
+    found: dict[str, Measure] = {
+        "1 node without Redis": grown(1, together=True, related=False),
+        "1 node": grown(1, together=True),
+    }
     count = 2
     while count <= NODES_MAX:
         found[f"{count} nodes, a room on one"] = grown(count, together=True)

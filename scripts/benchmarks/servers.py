@@ -63,15 +63,15 @@ class Kind:
         command: makes the command for a port and a folder for its data.
         stores: it keeps documents over a restart.
         dialect: how editors speak to it.
-        node: makes the kind of a cluster's nodes, of the URLs of their Redis and of their store;
-            None if it can't be one of several.
+        node: makes the kind of a cluster's nodes, of the URLs of their Redis, which a single one
+            may lack, and of their store; None if it can't be one of several.
     """
 
     name: str
     command: Callable[[int, Path], Command]
     stores: bool = False
     dialect: Dialect = Dialect.Y_WEBSOCKET
-    node: "Callable[[str, str], Kind] | None" = None
+    node: "Callable[[str | None, str], Kind] | None" = None
 
 
 def plait(options: Sequence[str] = ()) -> Kind:
@@ -86,8 +86,9 @@ def plait(options: Sequence[str] = ()) -> Kind:
         serve = [sys.executable, "-m", "plait.server", "serve"]
         return [*serve, "--port", str(port), "--store", store, *options], {}
 
-    def node(relay: str, store: str) -> Kind:
-        return plait(["--relay", relay, "--store", store, *options])
+    def node(relay: str | None, store: str) -> Kind:
+        relayed = [] if relay is None else ["--relay", relay]
+        return plait([*relayed, "--store", store, *options])
 
     return Kind(PLAIT, command, stores=True, node=node)
 
@@ -110,8 +111,9 @@ def _hocuspocus(port: int, folder: Path) -> Command:
     return [node(), "--input-type=module", "--eval", _HOCUSPOCUS], {"PORT": str(port)}
 
 
-def _hocuspocus_node(relay: str, store: str) -> Kind:
+def _hocuspocus_node(relay: str | None, store: str) -> Kind:
     def command(port: int, folder: Path) -> Command:
+        assert relay is not None
         variables = {"PORT": str(port), "RELAY": relay}
         return [node(), "--input-type=module", "--eval", _HOCUSPOCUS_NODE], variables
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from plait.server.typist import long_document
+from tests.e2e.conftest import OpenServer
+from tests.support.redis import RedisServer
 from tests.support.server import PLAIT, PlaitProcess, environment
 
 FEW = ("--rooms", "3", "--clients", "4", "--writers", "2", "--seconds", "1", "--dial", "3")
@@ -54,6 +56,20 @@ def test_a_document_is_uploaded_before_everybody_comes(
     assert result["connected"] == result["sync"]["count"] == 20
     assert result["edits"] == 0
     assert result["bytes"] > 20 * len(document.read_bytes()) * 0.8
+
+
+@pytest.mark.parametrize("options", [(), ("--together",)], ids=["spread", "together"])
+async def test_editors_of_a_cluster_lose_nothing(
+    open_server: OpenServer, options: Sequence[str]
+) -> None:
+    async with RedisServer() as redis:
+        first = await open_server("--relay", redis.url)
+        second = await open_server("--relay", redis.url, store=first.store_path)
+        result = measured(first, ["--url", second.ws_url, *FEW, *options])
+    assert result["url"] == f"{first.ws_url}, {second.ws_url}"
+    assert result["edits"] > 10
+    assert result["delivered"] == result["expected"] == result["edits"] * 3
+    assert result["acknowledged"] == result["edits"]
 
 
 def test_people_get_a_table_and_bars(shared_server: PlaitProcess) -> None:

@@ -119,3 +119,27 @@ def test_removed_clients_are_remembered_up_to_a_limit() -> None:
     told = table.apply([Entry(client, 1, b"1") for client in range(5)], BEN, 0)
     assert [entry.client for entry in told.news] == [0, 1]
     assert [entry.client for entry in told.corrections] == [2, 3, 4]
+
+
+def test_a_node_may_tell_of_more_clients_than_a_connection() -> None:
+    table = Awareness(Limits(awareness_states_max=1))
+    crowd = [Entry(client, 1, b"1") for client in range(3)]
+    assert table.apply(crowd, b"a node", 0, 3).news == crowd
+    with pytest.raises(LimitReached):
+        table.apply([Entry(3, 1, b"1")], b"a node", 0, 3)
+
+
+def test_presences_of_one_kind_of_owners_can_be_left_out() -> None:
+    table = awareness()
+    own, others = Entry(7, 1, b"1"), Entry(8, 1, b"2")
+    table.apply([own], ANN, 0)
+    table.apply([others], b"a node", 0)
+    assert table.states(but=bytes) == [own]
+    assert (table.owner(7), table.owner(8), table.owner(9)) == (ANN, b"a node", None)
+
+
+def test_some_of_what_an_owner_has_may_stay() -> None:
+    table = awareness()
+    table.apply([Entry(7, 1, b"1"), Entry(8, 1, b"2")], ANN, 0)
+    assert table.leave(ANN, but={8, 9}) == [Entry(7, 2, None)]
+    assert table.leave(ANN) == [Entry(8, 2, None)]

@@ -101,3 +101,18 @@ def test_an_update_does_not_need_what_came_after_what_it_follows() -> None:
     ben.hear(ann.type("a"))
     add(borrowed, ANN, 2, "", ann.type("b"))
     assert not borrowed.needed_by(inspect(ben.type("c")))
+
+
+def test_it_tells_how_long_the_oldest_has_been_kept() -> None:
+    borrowed, author = Borrowed(), Author(1)
+    assert borrowed.since is None
+    for node, seq, now in ((ANN, 1, 10.0), (ANN, 2, 20.0), (BEN, 1, 15.0)):
+        update = author.type("a")
+        borrowed.add(node, seq, "", update, inspect(update), now)
+    assert borrowed.since == 10
+    borrowed.saved(ANN, 1)
+    assert borrowed.since == 15
+    borrowed.take(lambda node: node == BEN)
+    assert borrowed.since == 20
+    borrowed.saved(ANN, 2)
+    assert borrowed.since is None

@@ -9,10 +9,12 @@ import pytest
 
 from plait.server import cli, machine
 from plait.server.cli_bench import report
+from plait.server.load import Load
 from plait.server.scenarios import PRESETS, Result, Scenario
 from plait.server.target import Dialect, Target
 
 URL = "ws://127.0.0.1:1"
+OTHER_URL = "ws://127.0.0.1:2"
 """Where nobody listens."""
 
 
@@ -44,6 +46,7 @@ def test_what_is_not_understood_is_one_line(
         (["--url", "ws://"], "ws://HOST:PORT"),
         (["--url", "ws://host:port"], "ws://HOST:PORT"),
         (["--url", URL + "?a=1"], "--query"),
+        (["--url", URL, "--url", "http://127.0.0.1:1"], "--url http://127.0.0.1:1"),
         (["--url", URL, "--clients", "2", "--writers", "3"], "3 writers"),
         (["--url", URL, "--presence", "2"], "0 to 1"),
         (["--url", URL, "--document", "nothing.yjs"], "nothing.yjs"),
@@ -89,6 +92,27 @@ def test_too_few_ports_are_told_before_anything_is_tried(
     monkeypatch.setattr(machine, "_PORT_RANGE", ports)
     assert cli.main(["bench", "--url", URL]) == cli.FAILED
     assert "100 connections need as many source ports" in capsys.readouterr().err
+
+
+def test_ports_suffice_if_they_do_for_each_node(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ports = tmp_path / "ip_local_port_range"
+    ports.write_text("32768\t32828\n")
+    monkeypatch.setattr(machine, "_PORT_RANGE", ports)
+    assert cli.main(["bench", "--url", URL, "--url", OTHER_URL]) == cli.FAILED
+    assert "connection refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_editors_are_spread_over_nodes(together: bool) -> None:
+    targets = [Target(URL), Target(OTHER_URL)]
+    load = Load(targets, Scenario(rooms=3, clients=4), together=together)
+    met = [[targets.index(each.target) for each in load.editors[n : n + 4]] for n in (0, 4, 8)]
+    if together:
+        assert met == [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    else:
+        assert met == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
 
 
 def test_every_preset_is_offered(capsys: pytest.CaptureFixture[str]) -> None:

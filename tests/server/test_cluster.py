@@ -194,6 +194,27 @@ async def test_a_node_that_was_merely_slow_is_heard_again() -> None:
     assert rig.room.awareness.owner(7) == b.id
 
 
+async def test_a_node_that_stood_still_itself_takes_nobody_for_dead_and_greets_all() -> None:
+    """What the others said meanwhile has not been read yet, and they took it for dead."""
+    world = World()
+    a, b = await world.node(), await world.node()
+    rig, other = await a.open(), await b.open()
+    rig.client().send(told(7, 1))
+    other.client().send(told(8, 1))
+    world.wait(1)
+    world.listen(ROOM)
+    world.clock.now += 20
+    a.cluster.tick()
+    assert a.cluster.nodes == 2
+    assert a.looks == []
+    assert rig.room.awareness.owner(8) == b.id
+    assert a.relay.checks == 0
+    world.run()
+    assert [envelope.node for _, envelope in world.kinds(Kind.HELLO)] == [a.id]
+    world.wait(DEAD_SECONDS + 0.5, b)
+    assert a.cluster.nodes == 1, "its silence counts from now on"
+
+
 async def test_a_node_that_says_good_bye_is_gone_at_once() -> None:
     world = World()
     a, b = await world.node(), await world.node()
@@ -350,6 +371,7 @@ async def test_a_room_that_takes_another_s_place_silences_it() -> None:
     a, b = await world.node(), await world.node()
     rig, other = await a.open(), await b.open()
     again = await a.open()
+    world.run()
     rig.client().send(told(7, 1))
     again.client().send(told(8, 1))
     world.run()
@@ -403,7 +425,7 @@ async def test_a_call_to_look_into_the_store_reaches_the_hub() -> None:
     a, b = await world.node(), await world.node()
     await a.open(), await b.open()
     world.run()
-    a.relay.publish(ROOM, encode_envelope(Envelope(b"other..." , Kind.LOOK, "room", 1, 1)))
+    a.relay.publish(ROOM, encode_envelope(Envelope(b"other...", Kind.LOOK, "room", 1, 1)))
     world.run()
     assert a.looks == b.looks == ["room"]
 
@@ -471,9 +493,7 @@ async def test_what_a_room_cannot_take_harms_nobody(caplog: pytest.LogCaptureFix
     world.run()
     payload = encode_updates([("", b"\x01\x01\x07")])
     for _ in range(2):
-        b.relay.publish(
-            ROOM, encode_envelope(Envelope(b.id, Kind.UPDATE, "room", 1, 0, payload))
-        )
+        b.relay.publish(ROOM, encode_envelope(Envelope(b.id, Kind.UPDATE, "room", 1, 0, payload)))
     world.run()
     assert a.counters.relay_refused == 2
     assert len(caplog.records) == 1

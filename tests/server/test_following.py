@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from plait.persistence import Changes, StoreUnavailable, Update
+from plait.persistence import Changes, LoggedUpdate, StoreUnavailable, Update
 from plait.persistence.memory import MemoryStore
 from plait.server.document import Document
 from plait.server.following import Following
@@ -28,6 +28,7 @@ class AskedStore(MemoryStore):
 
     async def changes(self, after: Mapping[str, int]) -> Changes:
         self.asked.append(dict(after))
+        await asyncio.sleep(0)
         if self.away:
             raise StoreUnavailable("away")
         changes = await super().changes(after)
@@ -199,39 +200,36 @@ async def test_a_room_is_not_unloaded_while_it_takes_in_rows() -> None:
     assert (world.text("a"), entry.leases) == ("x", 0)
 
 
-async def test_a_document_that_is_loaded_anew_meanwhile_keeps_the_rows_that_wait_there(
+async def test_what_waits_for_a_document_that_is_loaded_anew_meanwhile_is_not_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World()
     entry = world.open("a")
     author = Author(1)
-    first, second = author.type("a"), author.type("b")
+    first, second, third = (author.type(letter) for letter in "abc")
     other = Author(2)
-    unseen, later = other.type("x"), other.type("y")
-    assert unseen
-    await world.write("a", second, first)
-    anew = list((await world.store.log("a"))[:1])
+    assert other.type("x"), "which nobody gets"
+    later = other.type("y")
+    await world.write("a", second, third)
     apply_logged = Room.apply_logged
-    rows = []
 
-    async def loads_anew(room: Room, row: object) -> bool:
-        rows.append(row)
-        if len(rows) == 1:  # as `Hub.reload`
-            entry.waiting = anew
-            entry.followed = 2
+    async def load_anew(room: Room, row: LoggedUpdate) -> bool:
+        if entry.followed == 0:  # as `Hub.reload`, which finds one row more
+            await world.write("a", first)
+            await world.write("a", later)
+            *_, last = await world.store.log("a")
+            entry.waiting, entry.followed = [last], last.seq
             room.document = Document(Limits())
-            room.document.apply(first)
-            room.document.apply(second)
-        return await apply_logged(room, row)  # type: ignore[arg-type]
+            for each in (first, second, third):
+                room.document.apply(each)
+            return False
+        return await apply_logged(room, row)
 
-    monkeypatch.setattr(Room, "apply_logged", loads_anew)
+    monkeypatch.setattr(Room, "apply_logged", load_anew)
     await world.following.follow()
-    assert world.text("a") == "ab"
-    assert entry.waiting is anew or entry.waiting == []
-    assert entry.followed == 2
-    await world.write("a", later)
-    await world.following.follow()
-    assert later in [row.update for row in entry.waiting]
+    assert world.text("a") == "abc"
+    assert [row.update for row in entry.waiting] == [later]
+    assert entry.followed == 4, "and not asked for again, as the rows that were found tell"
 
 
 async def test_a_deleted_document_is_told_once_for_each_that_is_open() -> None:

@@ -11,7 +11,7 @@ from plait.server.changes import Change
 from plait.server.document import Document
 from plait.server.errors import DecodeError, PlaitError
 from plait.server.limits import Limits
-from plait.server.link import ASK_SECONDS, AUDIT_SECONDS, Link
+from plait.server.link import ASK_SECONDS, AUDIT_SECONDS, BORROWED_SECONDS, Link
 from plait.server.wire.envelope import (
     Envelope,
     Kind,
@@ -415,6 +415,22 @@ def test_who_has_less_than_who_says_hello_asks_it() -> None:
     assert sorted(a.text) == ["x", "y"]
 
 
+def test_who_lacks_what_one_who_says_hello_has_of_others_asks_it() -> None:
+    """It was lost here, and its node cannot be asked any more."""
+    net = Net()
+    a, b, c = net.node(), net.node(), net.node()
+    net.lose(to=b)
+    type_at(net, c, Author(1).type("x"))
+    net.loses = lambda said, node: c in (said.sender, node)
+    assert (a.text, b.text) == ("x", "")
+    net.said()
+    a.link.hello(wants=False)
+    net.run()
+    assert b.text == "x"
+    questions = [said for said in net.said(Kind.HELLO) if said.target is not None]
+    assert [(said.sender, said.target) for said in questions] == [(b, a)]
+
+
 def test_a_hello_that_wants_no_answer_gets_one_only_if_something_is_missing() -> None:
     net = Net()
     a, b = net.node(), net.node()
@@ -487,7 +503,9 @@ def test_a_hello_half_a_minute_after_the_last_edit_heals_what_is_left() -> None:
     assert [said.kind for said in net.said()] == [Kind.SAVED]
     assert b.text == ""
     a.wait(1)
-    assert net.said()[0].kind is Kind.HELLO
+    hello = net.said()[0]
+    assert hello.kind is Kind.HELLO
+    assert not decode_hello(hello.envelope.payload).wants
     assert b.text == "x"
     a.wait(10 * AUDIT_SECONDS)
     assert net.said() == [], "once is enough"
@@ -604,6 +622,35 @@ def test_when_too_much_is_unsaved_it_is_stored_here(monkeypatch: pytest.MonkeyPa
     type_at(net, a, second)
     assert b.rows() == [("", first), ("", second)]
     assert b.link.borrowed.size == 0
+
+
+def test_what_a_node_does_not_store_for_long_is_stored_here() -> None:
+    """It may have lost the store, and live."""
+    net = Net()
+    a, b = net.node(), net.node()
+    first, second = Author(1).type("x"), Author(2).type("y")
+    type_at(net, a, first)
+    b.wait(5)
+    type_at(net, a, second)
+    b.wait(BORROWED_SECONDS - 5)
+    assert b.rows() == []
+    b.wait(1)
+    assert b.rows() == [("", first), ("", second)]
+    assert not b.link.borrowed
+    b.commit()
+    b.wait(AUDIT_SECONDS)
+    assert not b.touched
+
+
+def test_what_an_answer_brought_and_nobody_stores_for_long_is_stored_here() -> None:
+    net = Net()
+    a = net.node()
+    type_at(net, a, Author(1).type("x"))
+    b = net.node()
+    b.wait(BORROWED_SECONDS)
+    assert b.rows() == []
+    b.wait(1)
+    assert len(b.rows()) == 1
 
 
 def test_a_client_that_repeats_an_unsaved_edit_is_acknowledged_when_it_is_stored_here() -> None:
@@ -925,6 +972,25 @@ def test_a_client_that_others_hold_for_gone_is_told_so_and_announces_itself_anew
     cursor.send(told(7, 7))
     net.run()
     assert b.presence() == {7: b"{}"}
+
+
+def test_a_node_that_was_held_for_dead_is_asked_when_it_is_heard_again() -> None:
+    """All its clients announce themselves anew then, not only the one that moved."""
+    net = Net()
+    a, b = net.node(), net.node()
+    moving, still = a.client(), a.client()
+    moving.send(told(7, 1))
+    still.send(told(8, 1))
+    net.run()
+    b.link.gone(a.node)
+    net.run()
+    still.received()
+    net.said()
+    moving.send(told(7, 3))
+    net.run()
+    (hello,) = net.said(Kind.HELLO)
+    assert (hello.sender, hello.target) == (b, a)
+    assert [Entry(8, 2, None)] in [presence(message) for message in still.received()]
 
 
 def test_a_client_that_moves_to_another_node_stays_present() -> None:

@@ -28,6 +28,12 @@ class Listener:
     def messages(self) -> list[bytes]:
         return [message for _, message in self.heard]
 
+    async def is_connected(self, connected: bool) -> None:
+        await eventually(lambda: self.relay.connected is connected, f"connected: {connected}")
+
+    async def is_told(self, states: int) -> None:
+        await eventually(lambda: len(self.states) == states, f"{states} states")
+
 
 @asynccontextmanager
 async def listening(url: str, *channels: str, wait: bool = True) -> AsyncIterator[Listener]:
@@ -157,10 +163,8 @@ async def test_flush_returns_when_all_is_published() -> None:
         assert relay.queued_bytes == sum(len(b"%d" % number) for number in range(1000))
         await relay.flush()
         assert relay.queued_bytes == 0
-        publishes = await server.ask("INFO", "commandstats")
-        assert "cmdstat_publish:calls=1000," in publishes or publishes["cmdstat_publish"][
-            "calls"
-        ] == 1000
+        stats = await server.ask("INFO", "commandstats")
+        assert stats["cmdstat_publish"]["calls"] == 1000
 
 
 # When Redis goes away
@@ -174,7 +178,7 @@ async def test_after_redis_was_killed_and_came_back_all_channels_are_heard_again
     ):
         server.kill()
         for listener in (first, second):
-            await eventually(lambda listener=listener: not listener.relay.connected)
+            await listener.is_connected(False)
             assert listener.relay.last_error
         first.relay.publish("a", b"lost")
         assert (first.relay.dropped, first.relay.queued_bytes) == (1, 0)
@@ -183,7 +187,7 @@ async def test_after_redis_was_killed_and_came_back_all_channels_are_heard_again
         await second.relay.subscribe("c")
         await server.start()
         for listener in (first, second):
-            await eventually(lambda listener=listener: listener.relay.connected)
+            await listener.is_connected(True)
             assert listener.states == [True, False, True]
             assert listener.relay.last_error == ""
         for channel in "abc":
@@ -269,9 +273,9 @@ async def test_a_connection_that_seems_to_live_is_made_anew_when_it_is_checked()
 async def test_one_of_the_two_connections_does_not_live_without_the_other() -> None:
     async with RedisServer() as server, listening(server.url, "a") as listener:
         for kind in ("normal", "pubsub"):
-            before = len(listener.states)
+            told = len(listener.states) + 2
             await server.ask("CLIENT", "KILL", "TYPE", kind)
-            await eventually(lambda before=before: len(listener.states) == before + 2)
+            await listener.is_told(told)
             assert listener.relay.connected
         listener.relay.publish("a", b"x")
         await heard_by(listener, b"x")
@@ -298,28 +302,25 @@ async def test_a_wrong_password_is_told_and_tried_again_ever_more_slowly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
+    enough = asyncio.Event()
+    rest = asyncio.sleep
 
     async def at_once(seconds: float) -> None:
         if seconds:
             pauses.append(seconds)
-            if len(pauses) > 9:
+            if len(pauses) == 10:
+                enough.set()
                 await asyncio.Event().wait()
-        await sleep(0)
+        await rest(0)
 
     async with RedisServer(password="right") as server:
         listener = Listener(f"redis://:wr0ng@127.0.0.1:{server.port}")
         with monkeypatch.context() as patched:
-            patched.setattr(redis_relay.asyncio, "sleep", at_once)
+            patched.setattr(asyncio, "sleep", at_once)
             task = asyncio.create_task(listener.relay.run())
-            loop = asyncio.get_running_loop()
-            while len(pauses) < 10:
-                turn: asyncio.Future[None] = loop.create_future()
-                loop.call_later(0.005, turn.set_result, None)
-                await turn
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        clients = await server.ask("INFO", "stats")
+            await asyncio.wait_for(enough.wait(), 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     seconds = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5, 5]
     assert pauses == pytest.approx([0.75 * each for each in seconds])
     assert listener.states == []
@@ -327,7 +328,6 @@ async def test_a_wrong_password_is_told_and_tried_again_ever_more_slowly(
     assert "password" in listener.relay.last_error
     assert "wr0ng" not in listener.relay.last_error + listener.relay.url + caplog.text
     assert caplog.text.count("is away") == 1
-    assert clients
 
 
 async def test_what_redis_refuses_to_publish_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -357,7 +357,10 @@ async def test_a_password_that_has_to_be_encoded_in_a_url_is_the_right_one() -> 
         ("redis://user:s3cret@h:1/0?prefix=blue", "redis://h:1/0"),
         ("rediss://:s3%2Fcret@h", "rediss://h"),
         ("redis://[::1]:6379", "redis://[::1]:6379"),
-        ("redis+sentinel://user:s3cret@a:1,b:2,c/service/3", "redis+sentinel://a:1,b:2,c/service/3"),
+        (
+            "redis+sentinel://user:s3cret@a:1,b:2,c/service/3",
+            "redis+sentinel://a:1,b:2,c/service/3",
+        ),
         ("rediss+sentinel://a/service?prefix=x", "rediss+sentinel://a/service"),
     ],
 )

