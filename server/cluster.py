@@ -82,6 +82,8 @@ class Cluster:
         self._greeting: deque[str] = deque()
         """Rooms that have to say hello."""
         self._heard_at: dict[bytes, float] = {}
+        self._silent: dict[bytes, None] = {}
+        """Nodes that were taken for dead, and did not say good-bye."""
         self._heard_self_at: float | None = None
         self._ticked_at = clock.monotonic()
         self._complained: set[type[Exception]] = set()
@@ -130,7 +132,7 @@ class Cluster:
         """Hear a room no more."""
         link = self._links.pop(name, None)
         if link is not None:
-            link.close()
+            link.leave()
             self._touched.pop(link, None)
         self.relay.unsubscribe(self._rooms_channel + name)
 
@@ -182,6 +184,9 @@ class Cluster:
             envelope = decode_envelope(message)
             if node in self._heard_at or len(self._heard_at) < NODES_MAX:
                 self._heard_at[node] = now
+            if node in self._silent:  # It may hold this one for dead, too.
+                del self._silent[node]
+                self._greeting = deque(self._links)
             self._take_in(envelope, now)
         except PlaitError as error:
             self._counters.relay_refused += 1
@@ -204,6 +209,8 @@ class Cluster:
         link = self._links.get(envelope.room)
         if link is not None:
             link.receive(envelope, now)
+        elif envelope.kind is not Kind.LEAVE:
+            self.tell(envelope.node, Envelope(self.node, Kind.LEAVE, envelope.room))
 
     # What time brings
 
@@ -216,6 +223,8 @@ class Cluster:
             self._publish(self._all_channel, Envelope(self.node, Kind.BEAT, seq=len(self._links)))
         for node in [n for n, at in self._heard_at.items() if now - at > DEAD_SECONDS]:
             log.warning("node %s is silent", node.hex())
+            if len(self._silent) < NODES_MAX:
+                self._silent[node] = None
             self._gone(node)
             self.hub.look(None)
         if self.relay.connected:
@@ -264,3 +273,4 @@ class Cluster:
         else:
             self._heard_self_at = None
             self._greeting.clear()
+            self.hub.look(None)  # which also lets it look more often from now on

@@ -82,7 +82,7 @@ class Following:
             asked = {
                 name: entry
                 for name, entry in self._entries.items()
-                if (names is None or name in names) and entry.loaded is not None
+                if (names is None or name in names) and _usable(entry)
             }
             changes = await self._store.changes(
                 {name: entry.followed for name, entry in asked.items()}
@@ -116,6 +116,11 @@ class Following:
                     entry.waiting = left
         finally:
             entry.leases -= 1
+
+
+def _usable(entry: Entry) -> bool:
+    room = entry.loaded
+    return room is not None and room.ready.is_set()
 
 
 async def _applied(room: Room, row: LoggedUpdate) -> bool:

@@ -25,6 +25,9 @@ class Host(Protocol):
     def ask(self, member: Member) -> None:
         """Ask a member for what it has."""
 
+    def before_this_turn(self) -> dict[int, int]:
+        """Return clocks that everybody has been sent."""
+
     def apply_of(self, member: Member, update: bytes) -> None:
         """Apply a member's update; raises what its author is to be closed with."""
 
@@ -79,7 +82,11 @@ class Holding:
         """
         for change in typed:
             member = change.author
-            if member is None or member not in self._room.members:
+            if member is None:  # Another node's, and in the document when that is loaded.
+                for each in self._room.members:
+                    each.lagging_from = each.lagging_from or self._room.before_this_turn()
+                continue
+            if member not in self._room.members:
                 continue
             member.unacknowledged -= 1
             self._members[member] = None

@@ -436,8 +436,10 @@ class Hub:
         self._following.look(name)
 
     def deleted(self, name: str) -> None:
-        """Ask the store about a document that another node says was deleted."""
-        self._following.look(name)
+        """Send everybody away from a document that another node has deleted. It may be purged by
+        now, so that the store knows nothing of it.
+        """
+        self._send_away(name)
 
     def _follow_seconds(self) -> float:
         relayed = self.cluster is not None and self.cluster.relay.connected

@@ -3,8 +3,9 @@ makes of what they tell.
 
 Rules:
 
-1. Each node counts what it says in a room. Who hears a number that does not follow the one before
-   has lost something, asks that node alone, and is answered with all that it lacks.
+1. Each node tells those that are known to have the room, and nobody if there are none: most rooms
+   are open on one node. It counts what it says. Who hears a number that does not follow the one
+   before has lost something, asks that node alone, and is answered with all that it lacks.
 2. A room that is opened, comes back to the relay or was loaded anew says hello: what it has.
    Whoever has more answers it alone. A hello shows as well what the asker has and we have not: we
    ask it.
@@ -67,6 +68,11 @@ ASK_SECONDS = 2.0
 """How long a node gets to answer before it is asked again."""
 AUDIT_SECONDS = 30.0
 """How long after an edit a room says hello once more."""
+
+DIRECT_MAX = 3
+"""Up to so many nodes are told one by one, which does not come back to the teller; more are told by
+the room's channel.
+"""
 
 _COUNTED = (Kind.UPDATE, Kind.PRESENCE, Kind.LOOK)
 
@@ -210,6 +216,11 @@ class Link:
         name = self.room.name
         return [Update(name, update, who, at_ms) for who, update in self.borrowed.rows()]
 
+    def leave(self) -> None:
+        """Tell the others that this node has closed the room, and say nothing any more."""
+        self._say(Kind.LEAVE)
+        self.close()
+
     def close(self) -> None:
         """Say nothing any more."""
         self.room.saving.on_settled = self.room.attendance.forward = None
@@ -246,6 +257,9 @@ class Link:
         if not self.room.usable:
             return  # What is lost here shows by its number.
         node, kind = envelope.node, envelope.kind
+        if kind is Kind.LEAVE:
+            self._forget(node)
+            return
         peer = self._peers.get(node)
         if peer is None:
             peer = self._peers[node] = _Peer()
@@ -274,10 +288,14 @@ class Link:
         """Forget a node that has died or can't be heard: its presence goes, and what it may not
         have stored is stored here.
         """
+        self._forget(node)
+        self._vouch(self.borrowed.take(lambda each: each == node))
+
+    def _forget(self, node: bytes) -> None:
+        """Note that a node has not got the room any more."""
         self._peers.pop(node, None)
         self._owing.pop(node, None)
         self.room.attendance.tell(self.room.awareness.leave(node), own=False)
-        self._vouch(self.borrowed.take(lambda each: each == node))
 
     def _count(self, node: bytes, peer: _Peer, seq: int, now: float) -> None:
         if peer.seq is not None and seq == peer.seq + 1:
@@ -394,7 +412,12 @@ class Link:
 
     def _say(self, kind: Kind, payload: bytes = b"") -> None:
         self.seq += kind in _COUNTED
-        self._outlet.say(self._envelope(kind, payload))
+        envelope = self._envelope(kind, payload)
+        if len(self._peers) > DIRECT_MAX:
+            self._outlet.say(envelope)
+        else:
+            for node in self._peers:
+                self._outlet.tell(node, envelope)
 
     def _hello(self, wants: bool, fresh: bool = False) -> Envelope:
         state_vector = encode_state_vector(self.room.settled_clocks())

@@ -233,23 +233,23 @@ class Room:
         return self.ready.is_set() and not self.dead
 
     def take_in(self, update: bytes) -> tuple[Applied, Shape]:
-        """Apply an update that another node stores; a large one is applied later.
-
-        Raises:
-            UpdateRefused, LimitReached: it can't be applied.
+        """Apply an update that another node stores; a large one is applied later. Raises like
+        `apply`.
         """
         if self.intake.concerns(update):
             self.intake.add(Upload(update, append=False))
             return Applied.CHANGED, inspect(update)
-        applied, shape, new = self._try(update)
+        try:
+            typed = self.document.apply_typed(update)
+        except DocumentBroken as error:
+            raise self._broken(error) from error
+        applied, shape, new = (Applied.CHANGED, typed, update) if typed else self._try(update)
         if applied is Applied.CHANGED:
             self._add(Change(new, shape, append=False))
         return applied, shape
 
     def difference(self, state_vector: bytes, bytes_max: int) -> bytes | None:
-        """Return what a holder of a state vector misses; None if that is more than it should be, or
-        takes long.
-        """
+        """Return what is missed; None if that is more than it should be, or takes long."""
         if self.intake.applying or is_large(self.document):
             return None
         try:
@@ -314,8 +314,8 @@ class Room:
             log.error("room %r: %s; the document is loaded anew", self.name, error)
         if self.document.unsettled:
             count, self.document.unsettled = self.document.unsettled, 0
-            self._turn, typed = self._turn[:-count], self._turn[-count:]
-            self._holding.take_back(typed)
+            self._holding.take_back(self._turn[-count:])
+            del self._turn[-count:]
             if self.ready.is_set():
                 self.rebuild()  # which sends what is left of the turn
                 return
@@ -324,7 +324,7 @@ class Room:
         link = self.link
         if link is not None:
             link.before_commit(turn)
-        try:  # The turn stays in place while it is sent: see _before_this_turn.
+        try:  # The turn stays in place while it is sent: see before_this_turn.
             self.saving.store(turn)
             if link is not None:
                 link.turn(turn, self._clock.monotonic())
@@ -356,7 +356,7 @@ class Room:
                     self._send_others(author, news)
         if not frames and sum(map(len, updates)) >= PACED_BYTES:
             readers = [member for member in members if member not in authors]
-            self.answers.send_in_turn(readers, updates, self._before_this_turn())
+            self.answers.send_in_turn(readers, updates, self.before_this_turn())
             self._counters.deliveries += len(readers) * len(updates)
             return
         now = self._clock.monotonic()
@@ -479,7 +479,7 @@ class Room:
             if member.waits_for_state or not member.send(frame, now):
                 if member.lagging_from is None:
                     self._counters.lagged += 1
-                    member.lagging_from = dict(have) if have else self._before_this_turn()
+                    member.lagging_from = dict(have) if have else self.before_this_turn()
                 return False
             self._counters.send(1, len(frame))
         return True
@@ -490,7 +490,7 @@ class Room:
         self.intake.lower(clocks)
         return clocks
 
-    def _before_this_turn(self) -> dict[int, int]:
+    def before_this_turn(self) -> dict[int, int]:
         """Return clocks that everybody has been sent: those of the document, less what this turn
         brought.
         """

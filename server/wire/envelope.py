@@ -13,6 +13,7 @@ those of all before it, are in the store. Payloads:
     HELLO     byte (1: wants, 2: fresh), var_bytes state vector, var_bytes awareness update
     DIFF      byte stored, var_bytes update, var_bytes awareness update
     CORRECT   an awareness update with removals that the node does not know of
+    LEAVE     nothing: the node has closed the room
     DELETED   nothing: the document was deleted
     BEAT      nothing; `seq` is the number of rooms
     BYE       nothing
@@ -46,6 +47,7 @@ class Kind(IntEnum):
     DELETED = 8
     BEAT = 9
     BYE = 10
+    LEAVE = 11
 
 
 _KINDS = {int(kind): kind for kind in Kind}

@@ -186,18 +186,39 @@ async def test_a_room_that_is_unloaded_meanwhile_is_left_alone() -> None:
     assert world.text("a") == "x"
 
 
-async def test_a_room_is_not_unloaded_while_it_takes_in_rows() -> None:
+async def test_a_room_is_not_unloaded_while_it_takes_in_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World()
     entry = world.open("a")
-    room = world.rigs["a"].room
-    room.ready.clear()
+    may_apply, apply_logged = asyncio.Event(), Room.apply_logged
+
+    async def slowly(room: Room, row: LoggedUpdate) -> bool:
+        await may_apply.wait()
+        return await apply_logged(room, row)
+
+    monkeypatch.setattr(Room, "apply_logged", slowly)
     await world.write("a", Author(1).type("x"))
     task = asyncio.create_task(world.following.follow())
     await eventually(lambda: entry.leases == 1)
     assert world.text("a") == ""
-    room.ready.set()
+    may_apply.set()
     await task
     assert (world.text("a"), entry.leases) == ("x", 0)
+
+
+async def test_a_document_that_is_loaded_anew_holds_up_no_other() -> None:
+    world = World()
+    entries = world.open("a"), world.open("b")
+    world.rigs["a"].room.ready.clear()
+    for name in "ab":
+        await world.write(name, Author(1).type("x"))
+    await world.following.follow()
+    assert (world.text("a"), world.text("b")) == ("", "x")
+    world.rigs["a"].room.ready.set()
+    await world.following.follow()
+    assert world.text("a") == "x"
+    assert all(entry.followed for entry in entries)
 
 
 async def test_what_waits_for_a_document_that_is_loaded_anew_meanwhile_is_not_replaced(

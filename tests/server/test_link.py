@@ -11,7 +11,7 @@ from plait.server.changes import Change
 from plait.server.document import Document
 from plait.server.errors import DecodeError, PlaitError
 from plait.server.limits import Limits
-from plait.server.link import ASK_SECONDS, AUDIT_SECONDS, BORROWED_SECONDS, Link
+from plait.server.link import ASK_SECONDS, AUDIT_SECONDS, BORROWED_SECONDS, DIRECT_MAX, Link
 from plait.server.wire.envelope import (
     Envelope,
     Kind,
@@ -209,7 +209,7 @@ def test_only_the_node_whose_client_made_it_stores_an_edit_and_tells_of_it() -> 
     client.send(SyncUpdate(update))
     net.run()
     (said,) = net.said()
-    assert (said.sender, said.target, said.kind) == (a, None, Kind.UPDATE)
+    assert (said.sender, said.target, said.kind) == (a, b, Kind.UPDATE)
     assert decode_updates(said.envelope.payload) == [("ann", update)]
     assert a.rows() == [("ann", update)]
     assert b.rows() == []
@@ -253,8 +253,8 @@ def test_who_lost_something_asks_the_node_that_said_it_alone() -> None:
     net.heal()
     net.said()
     type_at(net, a, author.type("two"))
-    update, hello, diff = net.said()
-    assert (update.sender, update.kind) == (a, Kind.UPDATE)
+    *updates, hello, diff = net.said()
+    assert [(each.sender, each.target) for each in updates] == [(a, b), (a, c)]
     assert (hello.sender, hello.target, hello.kind) == (b, a, Kind.HELLO)
     assert decode_hello(hello.envelope.payload).wants
     assert (diff.sender, diff.target, diff.kind) == (a, b, Kind.DIFF)
@@ -345,11 +345,58 @@ def test_a_node_is_asked_once_and_again_if_it_does_not_answer() -> None:
     assert net.said(Kind.HELLO) == []
 
 
-def test_who_does_not_know_where_a_node_s_count_is_asks_and_counts_no_loss() -> None:
+def test_nobody_is_told_if_nobody_else_has_the_room() -> None:
+    net = Net()
+    a = net.node()
+    net.said()
+    type_at(net, a, Author(1).type("a"))
+    a.wait(5)
+    assert net.said() == []
+
+
+def test_more_nodes_are_told_by_the_channel_of_the_room() -> None:
+    net = Net()
+    a, *others = (net.node() for _ in range(2 + DIRECT_MAX))
+    net.said()
+    type_at(net, a, Author(1).type("a"))
+    assert [(each.target, each.kind) for each in net.said()] == [(None, Kind.UPDATE)]
+    assert [node.text for node in others] == ["a"] * len(others)
+
+
+def test_who_closed_the_room_is_told_no_more_and_shows_no_presence() -> None:
+    net = Net()
+    a, b = net.node(), net.node()
+    client = b.client()
+    client.send(AwarenessUpdate(encode_presence([Entry(7, 1, b"{}")])))
+    net.run()
+    assert len(a.rig.room.awareness) == 1
+    b.link.leave()
+    net.run()
+    assert len(a.rig.room.awareness) == 0
+    net.said()
+    type_at(net, a, Author(1).type("a"))
+    assert net.said() == []
+
+
+def test_who_was_not_heard_of_is_found_half_a_minute_later() -> None:
+    """Until then the store is the way between them."""
     net = Net()
     a = net.node()
     type_at(net, a, Author(1).type("a"))
     net.lose(Kind.HELLO)
+    b = net.node()
+    net.heal()
+    type_at(net, a, Author(2).type("b"))
+    a.wait(AUDIT_SECONDS + 1)
+    assert sorted(b.text) == ["a", "b"]
+    assert b.losses == 0
+
+
+def test_who_does_not_know_where_a_node_s_count_is_asks_and_counts_no_loss() -> None:
+    net = Net()
+    a = net.node()
+    type_at(net, a, Author(1).type("a"))
+    net.lose(Kind.DIFF)
     b = net.node()
     net.heal()
     type_at(net, a, Author(2).type("b"))
@@ -364,6 +411,9 @@ def test_a_fresh_hello_brings_the_count_along() -> None:
     b = net.node()
     net.heal()
     net.said()
+    a.link.hello(wants=False)
+    net.run()
+    assert [said.kind for said in net.said() if (said.sender, said.target) == (a, b)] == [Kind.DIFF]
     type_at(net, b, Author(1).type("a"))
     assert [said.kind for said in net.said()] == [Kind.UPDATE]
     assert a.text == "a"

@@ -249,6 +249,27 @@ async def test_what_pycrdt_fails_on_at_the_end_of_a_turn_reaches_neither_others_
     assert YWEBSOCKET.sync_update(fine) in ben.box.sent
 
 
+async def test_what_another_node_relayed_in_such_a_turn_reaches_members_all_the_same() -> None:
+    rig = Rig()
+    ben, author = Typist(rig), Author(1)
+    before, theirs = author.type("before "), author.type("theirs")
+    rig.room.take_in(before)
+    rig.turn()
+    ben.box.sent.clear()
+    rig.room.take_in(theirs)
+    rig.room.document._typing = _Panicking()  # type: ignore[assignment]
+    rig.turn()
+    assert not rig.room.ready.is_set()
+    document = loaded_anew(rig)
+    document.apply(before)
+    document.apply(theirs)  # which its node has stored meanwhile
+    rig.source.documents[0].set_result(document)
+    await rig.room.ready.wait()
+    (sent,) = (frame for frame in ben.box.sent if frame.startswith(b"\x00\x01"))
+    assert b"theirs" in sent
+    assert rig.log.rows == []
+
+
 def test_a_document_that_breaks_in_the_middle_of_typing_is_broken() -> None:
     author, document = Author(1), Document(Limits())
     document.apply(author.type("a"))

@@ -49,6 +49,7 @@ ENVELOPES = [
     (Envelope(NODE, Kind.DELETED, "a"), "01 0102030405060708 08 00 00 0161"),
     (Envelope(NODE, Kind.BEAT, seq=1000), "01 0102030405060708 09 e807 00 00"),
     (Envelope(NODE, Kind.BYE), "01 0102030405060708 0a 00 00 00"),
+    (Envelope(NODE, Kind.LEAVE, "a"), "01 0102030405060708 0b 00 00 0161"),
 ]
 """Of each kind one, and its bytes. If these change, nodes of two versions misunderstand each other
 during an upgrade: count VERSION up.
@@ -144,7 +145,7 @@ def test_another_version_is_told_from_garbage() -> None:
             decode_envelope(bytes((version,)) + data[1:])
 
 
-@pytest.mark.parametrize("kind", [0, 11, 255])
+@pytest.mark.parametrize("kind", [0, 12, 255])
 def test_an_unknown_kind_is_refused(kind: int) -> None:
     data = encode_envelope(Envelope(NODE, Kind.BEAT))
     with pytest.raises(DecodeError, match=f"no message of kind {kind}") as caught:
