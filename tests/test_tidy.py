@@ -108,7 +108,9 @@ PURE = {
 } | {module for module in RANK if f"{module}.".startswith("server.wire.")}
 # Its protocols say what stores do, and stores wait.
 PURE_BUT_ASYNC = {"persistence.store"}
-IMPURE = set("asyncio time random socket sqlite3 aiosqlite asyncpg starlette uvicorn pycrdt".split())
+IMPURE = set(
+    "asyncio time random socket sqlite3 aiosqlite asyncpg starlette uvicorn pycrdt".split()
+)
 
 # A library that one concern needs stays with it: each user is listed with the reason.
 USERS = {

@@ -10,6 +10,8 @@ import { answer, content, edit, equal, eventually, open, pause, random } from '.
 const DEADLINE_SECONDS = 40
 const REST_MILLISECONDS = 25
 
+process.setMaxListeners(0) // each provider listens for the end
+
 const clients = []
 const rng = random(7)
 let typing = false

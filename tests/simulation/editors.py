@@ -124,7 +124,8 @@ class Editor:
     def content(self) -> tuple[object, ...]:
         """What the document shows, and what it is made of."""
         clocks = sorted(decode_state_vector(self.doc.get_state()).items())
-        return str(self.text), tuple(sorted(self.map.to_py().items())), tuple(clocks)
+        values = sorted((key, self.map[key]) for key in self.map.keys())
+        return str(self.text), tuple(values), tuple(clocks)
 
     def close(self) -> None:
         """Let go of the document: pycrdt never frees one that is observed."""
