@@ -46,6 +46,7 @@ class MemoryStore:
     """A store that lives as long as its process."""
 
     url = "memory://"
+    shared = False
 
     def __init__(self) -> None:
         self._content = _Content()

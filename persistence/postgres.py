@@ -44,6 +44,8 @@ class PostgresStore:
         StoreError: the URL can't be used.
     """
 
+    shared = True
+
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._address = parse(url)
         self.url = self._address.url

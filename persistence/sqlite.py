@@ -45,6 +45,8 @@ T = TypeVar("T")
 class SqliteStore:
     """A store in an SQLite file; see `plait.persistence.store.Store` for what it promises."""
 
+    shared = False
+
     def __init__(self, path: Path, *, serving: bool = False, busy_seconds: float = 5.0) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"

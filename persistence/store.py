@@ -174,6 +174,8 @@ class Store(Protocol):
 
     url: str
     """Where it is, without secrets."""
+    shared: bool
+    """Whether other nodes are expected to write to it as well."""
 
     async def open(self) -> None:
         """Connect, and bring the schema forward to this program's version.

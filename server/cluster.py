@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DEAD_SECONDS = 3.5
 """Silence after which a node is taken for dead: three of its beats are missing."""
+SILENT_SECONDS = 600.0
+"""How long a silent node may be alive, and cut off from the relay."""
 NODES_MAX = 1000
 STALL_SECONDS = 2.0
 """Time between two ticks, which are to be a second apart, above which this node stood still."""
@@ -82,8 +84,8 @@ class Cluster:
         self._greeting: deque[str] = deque()
         """Rooms that have to say hello."""
         self._heard_at: dict[bytes, float] = {}
-        self._silent: dict[bytes, None] = {}
-        """Nodes that were taken for dead, and did not say good-bye."""
+        self._silent: dict[bytes, float] = {}
+        """Nodes that were taken for dead, and did not say good-bye; and since when."""
         self._heard_self_at: float | None = None
         self._ticked_at = clock.monotonic()
         self._complained: set[type[Exception]] = set()
@@ -104,6 +106,13 @@ class Cluster:
         self._rooms_channel = f"{self._prefix}:{store}:room:"
         self._nodes_channel = f"{self._prefix}:{store}:node:"
         self._all_channel = f"{self._prefix}:{store}:nodes"
+
+    @property
+    def whole(self) -> bool:
+        """Whether all nodes can be told: the relay is there, and nobody has fallen silent lately,
+        who may live without it.
+        """
+        return self.relay.connected and not self._silent
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -224,7 +233,7 @@ class Cluster:
         for node in [n for n, at in self._heard_at.items() if now - at > DEAD_SECONDS]:
             log.warning("node %s is silent", node.hex())
             if len(self._silent) < NODES_MAX:
-                self._silent[node] = None
+                self._silent[node] = now
             self._gone(node)
             self.hub.look(None)
         if self.relay.connected:
@@ -235,6 +244,8 @@ class Cluster:
                 link = self._links.get(self._greeting.popleft())
                 if link is not None:
                     link.hello()
+        for node in [n for n, at in self._silent.items() if now - at > SILENT_SECONDS]:
+            del self._silent[node]
         for link in list(self._touched):
             if not link.tick(now):
                 self._touched.pop(link, None)

@@ -60,6 +60,8 @@ ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
 LOGGED_MAX = 200
 """Rows that an open room logs before it is considered for compaction."""
+PURGE_SECONDS = 2.0
+"""How long other nodes get to notice that a document was deleted before it is forgotten."""
 DELETE_SECONDS = 30.0
 """How long a deletion waits for the store to take what is on its way."""
 ROOMS_FREED = 0.01
@@ -243,6 +245,9 @@ class Hub:
         if self.cluster is not None:
             self.cluster.tell_deleted(name)
         if purge:
+            if self.cluster is not None or self.store.shared:
+                # What another node's clients have just typed would bring it back, in part.
+                await asyncio.sleep(PURGE_SECONDS)
             deleted = bool(await self.store.purge(document=name)) or deleted
         return deleted
 
@@ -442,7 +447,7 @@ class Hub:
         self._send_away(name)
 
     def _follow_seconds(self) -> float:
-        relayed = self.cluster is not None and self.cluster.relay.connected
+        relayed = self.cluster is not None and self.cluster.whole
         return FOLLOW_RELAYED_SECONDS if relayed else FOLLOW_SECONDS
 
     async def _tick_forever(self) -> None:

@@ -1,7 +1,7 @@
 """Hubs that share a store and a relay, in one process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -30,6 +30,20 @@ from tests.support.stores import FaultyStore
 def _nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes has come by the relay, or because somebody said where to look."""
     monkeypatch.setattr(hub_module, "FOLLOW_RELAYED_SECONDS", 3600.0)
+
+
+class LateStore(MemoryStore):
+    """A store whose commits wait for the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_append = asyncio.Event()
+        self.may_append.set()
+
+    async def append(self, updates: Sequence[Update]) -> Sequence[int]:
+        """Append, when that is allowed."""
+        await self.may_append.wait()
+        return await super().append(updates)
 
 
 class World:
@@ -214,6 +228,47 @@ async def test_a_deletion_closes_the_room_at_every_node(purge: bool) -> None:
             assert member.closing is not None
             assert member.closing.code == DocumentGone.close_code
         assert (await world.store.info("a") is None) is purge
+
+
+async def test_what_is_on_its_way_to_the_store_does_not_bring_back_what_is_purged() -> None:
+    """The other node had opened the document before there was one, so its store knew of none."""
+    world, late = World(), LateStore()
+    late._content = world.store._content
+    async with world.node() as first, world.node(late) as second:
+        async with second.room("a") as there, first.room("a") as here:
+            member = connect(second, there)
+            send(connect(first, here), Author(1).type("hello"))
+            await eventually(lambda: text_in(there) == "hello")
+            await first.writer.flush(10)
+            late.may_append.clear()
+            send(member, Author(2).type("late"))
+            purging = asyncio.create_task(first.delete("a", purge=True))
+            await eventually(lambda: member.closing)
+            late.may_append.set()
+            assert await purging
+        await second.writer.flush(10)
+    assert await world.store.info("a") is None
+
+
+async def test_the_store_is_asked_often_while_a_node_is_silent() -> None:
+    """It may be cut off from the relay, and then the store is the only way to hear of it."""
+    world = World()
+    async with world.node() as first, world.node() as second:
+        for _ in range(2):
+            first.tick()
+            second.tick()
+            await eventually(lambda: first.cluster is not None and first.cluster.nodes == 2)
+        assert first._follow_seconds() == hub_module.FOLLOW_RELAYED_SECONDS
+        world.relays[1].switch(False)
+        for _ in range(5):
+            world.clock.now += 1
+            first.tick()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert first._follow_seconds() == FOLLOW_SECONDS
+        world.relays[1].switch(True)
+        second.tick()
+        await eventually(lambda: first._follow_seconds() == hub_module.FOLLOW_RELAYED_SECONDS)
 
 
 async def test_a_node_that_stops_takes_its_presence_along_and_says_good_bye() -> None:
