@@ -151,6 +151,10 @@ class Link:
         whether the others are to look for them in the store.
         """
         self._told_saved = 0
+        self._talked = False
+        """Whether there were edits since the last tick."""
+        self._untold = 0
+        """The number of the last turn that nobody had to be told of."""
         self._audit_at: float | None = None
         self._owing: dict[bytes, int] = {}
         """Nodes that wait until what they lack is stored, with the turn that is the last of it."""
@@ -159,8 +163,12 @@ class Link:
 
     @property
     def saved(self) -> int:
-        """The last thing said that is in the store, with all before it."""
-        return self._commits[0][1] - 1 if self._commits else self.seq
+        """The last thing said that is in the store, with all before it; and all that nobody was
+        told, there having been nobody.
+        """
+        if self._commits:
+            return self._commits[0][1] - 1
+        return self.seq - (self._untold > self.room.saving.settled)
 
     # What this node says
 
@@ -176,8 +184,6 @@ class Link:
     def before_commit(self, turn: Sequence[Change]) -> None:
         """Store what this turn builds upon, if its node may not have stored it yet."""
         borrowed = self.borrowed
-        if not borrowed:
-            return
         for change in turn:
             # What repeats something is acknowledged when that is stored.
             repeats = not change.append and (change.author or change.committed)
@@ -185,20 +191,27 @@ class Link:
                 self._vouch(borrowed.take())
                 return
 
-    def turn(self, turn: Sequence[Change], now: float) -> None:
+    def turn(self, turn: Sequence[Change]) -> None:
         """Tell of a turn's updates, after they were given to the store's writer."""
         own = [change for change in turn if change.append and change.news]
         if not own:
             return
-        self._audit_at = now + AUDIT_SECONDS
-        self._outlet.touch(self)
-        large = sum(len(change.update) for change in own) > TURN_BYTES_MAX
-        if not large and not any(change.parts for change in own):
-            self._commits.append((self.room.saving.given, self.seq + 1, False))
-            payload = encode_updates((change.who, change.update) for change in own)
+        if not self._talked:
+            self._talked = True
+            self._outlet.touch(self)
+        given = self.room.saving.given
+        if not self._peers:
+            self._untold = given
+            return
+        large = False
+        if len(own) > 1 or own[0].parts:
+            large = sum(len(change.update) for change in own) > TURN_BYTES_MAX or any(
+                change.parts for change in own
+            )
+        self._commits.append((given, self.seq + 1, large))
+        if not large:
+            payload = encode_updates([(change.who, change.update) for change in own])
             self._say(Kind.UPDATE, payload)
-        else:
-            self._commits.append((self.room.saving.given, self.seq + 1, True))
 
     def _present(self, entries: Iterable[Entry]) -> None:
         self._say(Kind.PRESENCE, encode_presence(entries))
@@ -229,6 +242,8 @@ class Link:
         """Do what time demands; return whether there will be more to do."""
         if self.saved > self._told_saved:
             self._say(Kind.SAVED)
+        if self._talked:
+            self._talked, self._audit_at = False, now + AUDIT_SECONDS
         if self._audit_at is not None and now >= self._audit_at and self.room.usable:
             self._audit_at = None
             self.hello(wants=False)

@@ -322,12 +322,12 @@ class Room:
         turn = self._turn
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         link = self.link
-        if link is not None:
+        if link is not None and link.borrowed.size:
             link.before_commit(turn)
         try:  # The turn stays in place while it is sent: see before_this_turn.
             self.saving.store(turn)
             if link is not None:
-                link.turn(turn, self._clock.monotonic())
+                link.turn(turn)
             if news:
                 self.answers.turns += 1
                 self._broadcast(news)

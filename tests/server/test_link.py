@@ -805,7 +805,7 @@ def test_an_update_that_is_logged_in_parts_is_looked_for_in_the_store() -> None:
     update = Author(1).type("x")
     turn = [Change(update, inspect(update), parts=[update])]
     a.rig.room.saving.store(turn)
-    a.link.turn(turn, a.now)
+    a.link.turn(turn)
     net.run()
     assert net.said() == []
     a.commit()
