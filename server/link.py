@@ -203,11 +203,9 @@ class Link:
         if not self._peers:
             self._untold = given
             return
-        large = False
-        if len(own) > 1 or own[0].parts:
-            large = sum(len(change.update) for change in own) > TURN_BYTES_MAX or any(
-                change.parts for change in own
-            )
+        large = sum([len(each.update) for each in own]) > TURN_BYTES_MAX or any(
+            [each.parts for each in own]
+        )
         self._commits.append((given, self.seq + 1, large))
         if not large:
             payload = encode_updates([(change.who, change.update) for change in own])
@@ -279,11 +277,16 @@ class Link:
         if peer is None:
             peer = self._peers[node] = _Peer()
         if kind in _COUNTED:
-            self._count(node, peer, envelope.seq, now)
-        self.borrowed.saved(node, envelope.saved)
+            if envelope.seq - 1 == peer.seq:
+                peer.seq = envelope.seq
+            else:
+                self._count(node, peer, envelope.seq, now)
+        if self.borrowed.size:
+            self.borrowed.saved(node, envelope.saved)
+        if kind is Kind.UPDATE:
+            self._on_updates(envelope, peer, now)
+            return
         match kind:
-            case Kind.UPDATE:
-                self._on_updates(envelope, peer, now)
             case Kind.PRESENCE:
                 self._on_presence(node, envelope.payload, now)
             case Kind.LOOK:
@@ -313,9 +316,7 @@ class Link:
         self.room.attendance.tell(self.room.awareness.leave(node), own=False)
 
     def _count(self, node: bytes, peer: _Peer, seq: int, now: float) -> None:
-        if peer.seq is not None and seq == peer.seq + 1:
-            peer.seq = seq
-        elif peer.seq is None or seq > peer.seq:
+        if peer.seq is None or seq > peer.seq:
             self._miss(node, peer, now)
 
     def _compare(self, node: bytes, peer: _Peer, seq: int, now: float) -> None:
@@ -342,8 +343,9 @@ class Link:
             if applied is Applied.PENDING:
                 self._ask(envelope.node, peer, now)
             elif applied is Applied.CHANGED and not saved:
+                if not self.borrowed.size:
+                    self._outlet.touch(self)
                 self.borrowed.add(envelope.node, envelope.seq, who, update, shape, now)
-                self._outlet.touch(self)
         if self.borrowed.size > BORROWED_BYTES_MAX:
             self._vouch(self.borrowed.take())
 

@@ -77,9 +77,10 @@ class RedisRelay:
         self._queue: list[tuple[str, bytes]] = []
         self._queued_bytes = 0
         self._unanswered = 0
-        self._answered = asyncio.Event()
+        self._unanswered_max = UNANSWERED_MAX
+        self._waits = False
+        """Whether nothing is sent until there are fewer."""
         self._saying: Wire | None = None
-        self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._channels: dict[str, asyncio.Future[None] | None] = {}
@@ -112,8 +113,9 @@ class RedisRelay:
             self._stale.set()  # Rooms have to learn that something is missing.
             return
         if not self._queue:
-            self._work.set()
             self._idle.clear()
+            if not self._waits:
+                asyncio.get_running_loop().call_soon(self._send_queued)
         self._queue.append((channel, message))
 
     async def subscribe(self, channel: str) -> None:
@@ -208,29 +210,30 @@ class RedisRelay:
 
     async def _say(self, connection: AbstractConnection) -> None:
         """Publish what is queued, a turn's messages in one write."""
-        wire = self._saying = Wire(connection, self._take_reply)
-        works = self._send_queued(wire), _ended(wire)
-        await _first(*works)
+        self._saying = Wire(connection, self._take_reply)
+        await self._saying.ended
 
-    async def _send_queued(self, wire: Wire) -> None:
-        work = self._work
-        while True:
-            await work.wait()
-            work.clear()
-            batch, self._queue, self._queued_bytes = self._queue, [], 0
-            data = b"".join([packed("PUBLISH", *each) for each in batch])
-            self._unanswered += len(batch)
-            wire.send(data)
+    def _send_queued(self) -> None:
+        """At the end of a turn, and when Redis has answered enough of what it was sent before."""
+        wire = self._saying
+        if wire is None or not self._queue or self._waits:
+            return
+        batch, self._queue, self._queued_bytes = self._queue, [], 0
+        data = b"".join([packed("PUBLISH", *each) for each in batch])
+        self._unanswered += len(batch)
+        wire.send(data)
+        self._unanswered_max = UNANSWERED_MAX if len(data) <= UNANSWERED_BYTES_MAX else 0
+        self._waits = self._unanswered > self._unanswered_max
+        if self._waits:
+            wire.go_on()
+        else:
             wire.hold(REPLY_SECONDS)
-            most = UNANSWERED_MAX if len(data) <= UNANSWERED_BYTES_MAX else 0
-            while self._unanswered > most:
-                wire.go_on()
-                self._answered.clear()
-                await self._answered.wait()
 
     def _take_reply(self, reply: Any) -> None:
         self._unanswered -= 1
-        self._answered.set()
+        if self._waits and self._unanswered <= self._unanswered_max:
+            self._waits = False
+            self._send_queued()
         if not self._unanswered and not self._queue:
             self._idle.set()
 
@@ -289,7 +292,7 @@ class RedisRelay:
         self._queue.clear()
         self._queued_bytes = self._unanswered = 0
         self._saying = None
-        self._work.clear()
+        self._waits = False
         self._idle.set()
         if self.connected:
             self.connected = False
@@ -311,10 +314,6 @@ async def _command(connection: AbstractConnection, command: str, channels: list[
         await connection.send_command(
             command, *channels[start : start + CHANNELS_A_COMMAND], check_health=False
         )
-
-
-async def _ended(wire: Wire) -> None:
-    await wire.ended
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:

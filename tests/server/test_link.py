@@ -549,7 +549,7 @@ def test_a_hello_half_a_minute_after_the_last_edit_heals_what_is_left() -> None:
     type_at(net, a, Author(1).type("x"))
     a.commit()
     net.said()
-    a.wait(AUDIT_SECONDS - 1)
+    a.wait(AUDIT_SECONDS)
     assert [said.kind for said in net.said()] == [Kind.SAVED]
     assert b.text == ""
     a.wait(1)
@@ -599,7 +599,7 @@ def test_a_deletion_s_loss_is_healed_by_the_hello_half_a_minute_later() -> None:
     net.lose(Kind.UPDATE, Kind.SAVED)
     type_at(net, a, author.delete(0, 2))
     a.commit()
-    a.wait(AUDIT_SECONDS)
+    a.wait(AUDIT_SECONDS + 1)
     assert b.text == "c"
 
 
@@ -903,9 +903,10 @@ def test_nobody_is_told_by_an_answer_of_a_large_turn_that_is_not_stored(
     update = Author(1).type("x" * 300)
     type_at(net, a, update)
     b = net.node()
-    assert b.text == ""
+    assert b.link.borrowed.rows() == [("", update)]
     a.commit()
-    assert b.looks == 2, "because of the answer, and of the turn"
+    a.wait(1)
+    assert not b.link.borrowed
 
 
 # 6. Presence

@@ -32,24 +32,33 @@ NODE = bytes(range(1, 9))
 ENVELOPES = [
     (
         Envelope(NODE, Kind.UPDATE, "a", 300, 299, encode_updates([("ann", b"\x00\x00")])),
-        "01 0102030405060708 01 ac02 ab02 0161 01 03616e6e 020000",
+        "01 0102030405060708 01 000000000000012c 01 0161 01 03616e6e 020000",
     ),
-    (Envelope(NODE, Kind.PRESENCE, "ü", 1, 0, b"\x00"), "01 0102030405060708 02 01 00 02c3bc 00"),
-    (Envelope(NODE, Kind.LOOK, "a/b", 2, 2), "01 0102030405060708 03 02 02 03612f62"),
-    (Envelope(NODE, Kind.SAVED, "a", 2, 1), "01 0102030405060708 04 02 01 0161"),
+    (
+        Envelope(NODE, Kind.PRESENCE, "ü", 1, 0, b"\x00"),
+        "01 0102030405060708 02 0000000000000001 01 02c3bc 00",
+    ),
+    (Envelope(NODE, Kind.LOOK, "a/b", 2, 2), "01 0102030405060708 03 0000000000000002 00 03612f62"),
+    (Envelope(NODE, Kind.SAVED, "a", 2, 1), "01 0102030405060708 04 0000000000000002 01 0161"),
     (
         Envelope(NODE, Kind.HELLO, "a", 7, 6, encode_hello(Hello(b"\x01\x05\x02", b"\x00", True))),
-        "01 0102030405060708 05 07 06 0161 01 03010502 0100",
+        "01 0102030405060708 05 0000000000000007 01 0161 01 03010502 0100",
     ),
     (
         Envelope(NODE, Kind.DIFF, "a", 7, 7, encode_diff(Diff(b"\x00\x00", b"\x00", True))),
-        "01 0102030405060708 06 07 07 0161 01 020000 0100",
+        "01 0102030405060708 06 0000000000000007 00 0161 01 020000 0100",
     ),
-    (Envelope(NODE, Kind.CORRECT, "a", 7, 7, b"\x00"), "01 0102030405060708 07 07 07 0161 00"),
-    (Envelope(NODE, Kind.DELETED, "a"), "01 0102030405060708 08 00 00 0161"),
-    (Envelope(NODE, Kind.BEAT, seq=1000), "01 0102030405060708 09 e807 00 00"),
-    (Envelope(NODE, Kind.BYE), "01 0102030405060708 0a 00 00 00"),
-    (Envelope(NODE, Kind.LEAVE, "a"), "01 0102030405060708 0b 00 00 0161"),
+    (
+        Envelope(NODE, Kind.CORRECT, "a", 7, 7, b"\x00"),
+        "01 0102030405060708 07 0000000000000007 00 0161 00",
+    ),
+    (Envelope(NODE, Kind.DELETED, "a"), "01 0102030405060708 08 0000000000000000 00 0161"),
+    (
+        Envelope(NODE, Kind.BEAT, seq=1000, saved=1000),
+        "01 0102030405060708 09 00000000000003e8 00 00",
+    ),
+    (Envelope(NODE, Kind.BYE), "01 0102030405060708 0a 0000000000000000 00 00"),
+    (Envelope(NODE, Kind.LEAVE, "a"), "01 0102030405060708 0b 0000000000000000 00 0161"),
 ]
 """Of each kind one, and its bytes. If these change, nodes of two versions misunderstand each other
 during an upgrade: count VERSION up.
@@ -174,7 +183,7 @@ NAMES = st.text(st.characters(codec="utf-8"))
 def test_every_message_comes_back(
     kind: Kind, room: str, seq: int, saved: int, payload: bytes
 ) -> None:
-    envelope = Envelope(NODE, kind, room, seq, saved, payload)
+    envelope = Envelope(NODE, kind, room, seq, min(seq, saved), payload)
     assert decode_envelope(encode_envelope(envelope)) == envelope
 
 
