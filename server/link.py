@@ -204,7 +204,7 @@ class Link:
             self._untold = given
             return
         large = sum([len(each.update) for each in own]) > TURN_BYTES_MAX or any(
-            [each.parts for each in own]
+            each.parts for each in own
         )
         self._commits.append((given, self.seq + 1, large))
         if not large:

@@ -1,7 +1,7 @@
 """The message that nodes exchange over the relay.
 
-    byte version, 8 bytes node, byte kind, 8 bytes seq (big endian), var_uint unsaved, var_string room,
-    payload
+    byte version, 8 bytes node, byte kind, 8 bytes seq (big endian), var_uint unsaved,
+    var_string room, payload
 
 `seq` counts what a node has said in a room (UPDATE, PRESENCE, LOOK; the others only tell the
 count), so that whoever lost something notices. `saved` is the last of these whose updates, and
