@@ -96,6 +96,7 @@ class Writer:
         self._numbers = 0
         self._unsaved_updates = 0
         self._unsaved_bytes = 0
+        self._unsaved_since = 0.0
         self.full = False
         """Whether callers should stop reading from their sockets."""
         self._failing_since: float | None = None
@@ -132,6 +133,8 @@ class Writer:
             update.document.encode()
             update.who.encode()
             length += len(update.update) + UPDATE_OVERHEAD_BYTES
+        if not self._unsaved_updates:
+            self._unsaved_since = asyncio.get_running_loop().time()
         self._numbers += 1
         self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
         self._count(len(updates), length)
@@ -218,6 +221,13 @@ class Writer:
         return self._unsaved_updates
 
     @property
+    def unsaved_seconds(self) -> float:
+        """How old the oldest of them is, or a little less than that; 0 if there is none."""
+        if not self._unsaved_updates:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._unsaved_since
+
+    @property
     def unsaved_bytes(self) -> int:
         """The memory that they take, about."""
         return self._unsaved_bytes
@@ -282,6 +292,7 @@ class Writer:
         error = asyncio.CancelledError() if commit.cancelled() else commit.exception()
         if error is None:
             self._recovered()
+            self._unsaved_since = self._commit_begun  # What is queued came later.
             if self._on_commit is not None:
                 _call(self._on_commit, asyncio.get_running_loop().time() - self._commit_begun)
             self._succeed(entries, commit.result())

@@ -135,6 +135,11 @@ class Metrics(Collector):
             "plait_unsaved_bytes", "Memory of updates not committed yet.", writer.unsaved_bytes
         )
         yield GaugeMetricFamily(
+            "plait_unsaved_seconds",
+            "Age of the oldest update not committed yet.",
+            self._hub.writer.unsaved_seconds,
+        )
+        yield GaugeMetricFamily(
             "plait_store_failing",
             "1 while updates can't be committed.",
             int(writer.failing_since is not None),

@@ -234,11 +234,16 @@ def test_a_failing_store_is_tried_again_ever_later_and_nothing_is_lost() -> None
             assert room.pending() == [b"1", b"2", b"3"]
             assert (writer.failing_since, writer.last_error) == (1000, error)
             assert writer.unsaved_updates == 3
+            assert writer.unsaved_seconds == now() > 10, "since the first of them"
             store.error = None
             await until(lambda: len(room.seqs) == 3)
+            assert writer.unsaved_seconds == 0
+            room.append("4")
+            assert writer.unsaved_seconds == 0
+            await until(lambda: len(room.seqs) == 4)
         gaps = [b - a for a, b in zip(store.attempts, store.attempts[1:], strict=False)]
-        assert gaps == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
-        assert store.commits == [[b"1", b"2", b"3"]]
+        assert gaps[:9] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
+        assert store.commits == [[b"1", b"2", b"3"], [b"4"]]
         assert (writer.failing_since, writer.last_error) == (None, None)
         assert [state.failing_since for state in states] == [1000, None]
 
