@@ -203,6 +203,7 @@ class Link:
         if not self._peers:
             self._untold = given
             return
+        self._count_untold()
         large = sum([len(each.update) for each in own]) > TURN_BYTES_MAX or any(
             each.parts for each in own
         )
@@ -405,7 +406,14 @@ class Link:
             del self._owing[node]
             self._tell_diff(node, Diff(NOTHING, self._own_presence(), stored=True))
 
+    def _count_untold(self) -> None:
+        """Note that what nobody was told is told now, by an answer: it counts as said last."""
+        if self._untold > self.room.saving.settled:
+            self._commits.append((self._untold, self.seq, False))
+        self._untold = 0
+
     def _tell_diff(self, node: bytes, diff: Diff) -> None:
+        self._count_untold()
         self._outlet.tell(node, self._envelope(Kind.DIFF, encode_diff(diff)))
 
     def _on_diff(self, envelope: Envelope, peer: _Peer, now: float) -> None:

@@ -345,6 +345,18 @@ def test_a_node_is_asked_once_and_again_if_it_does_not_answer() -> None:
     assert net.said(Kind.HELLO) == []
 
 
+def test_what_was_typed_before_others_came_is_not_told_to_be_saved_too_early() -> None:
+    net = Net()
+    a = net.node()
+    type_at(net, a, Author(1).type("before"))
+    b = net.node()
+    type_at(net, a, Author(2).type("after"))
+    assert len(b.link.borrowed.rows()) == 2
+    a.commit()
+    a.wait(1)
+    assert not b.link.borrowed
+
+
 def test_nobody_is_told_if_nobody_else_has_the_room() -> None:
     net = Net()
     a = net.node()

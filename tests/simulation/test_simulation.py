@@ -14,6 +14,8 @@ PAST = {
     7: "rows that a reload brought were overwritten by those that were being followed",
     53: "what repeated another node's uncommitted update was acknowledged at once",
     130: "an editor without renewal for 15 s looked like a ghost (of the simulation)",
+    513: "what was typed before others came was told to be saved by what was typed after",
+    1088: "the same, beside commits that failed",
     1563: "an answer of another node held what was known, and told it to its author",
 }
 """Seeds that failed once."""
