@@ -273,12 +273,14 @@ class Hub:
         """
         self.stopping = True
         try:
-            await self._flush(timeout_seconds)  # what is acknowledged is not typed again
+            try:
+                await self._flush(timeout_seconds)  # what is acknowledged is not typed again
+            finally:
+                await self._send_all_away(timeout_seconds / 2)
+            await self._flush(timeout_seconds)
         finally:
-            await self._send_all_away(timeout_seconds / 2)
-        await self._flush(timeout_seconds)
-        if self.cluster is not None:
-            await self.cluster.farewell()
+            if self.cluster is not None:  # What could not be stored here, others have to store.
+                await self.cluster.farewell()
 
     async def _send_all_away(self, seconds_max: float) -> None:
         """Close everybody's connection, not all at once: they come back to other nodes."""

@@ -151,6 +151,7 @@ class Link:
         whether the others are to look for them in the store.
         """
         self._told_saved = 0
+        self._closed = False
         self._talked = False
         """Whether there were edits since the last tick."""
         self._untold = 0
@@ -194,7 +195,7 @@ class Link:
     def turn(self, turn: Sequence[Change]) -> None:
         """Tell of a turn's updates, after they were given to the store's writer."""
         own = [change for change in turn if change.append and change.news]
-        if not own:
+        if not own or self._closed:
             return
         if not self._talked:
             self._talked = True
@@ -234,7 +235,8 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Say nothing any more."""
+        """Say nothing any more, though a dead room that was replaced may still end a turn."""
+        self._closed = True
         self.room.saving.on_settled = self.room.attendance.forward = None
 
     def tick(self, now: float) -> bool:
@@ -271,6 +273,8 @@ class Link:
         if not self.room.usable:
             return  # What is lost here shows by its number.
         node, kind = envelope.node, envelope.kind
+        if self.borrowed.size:
+            self.borrowed.saved(node, envelope.saved)
         if kind is Kind.LEAVE:
             self._forget(node)
             return
@@ -281,9 +285,7 @@ class Link:
             if envelope.seq - 1 == peer.seq:
                 peer.seq = envelope.seq
             else:
-                self._count(node, peer, envelope.seq, now)
-        if self.borrowed.size:
-            self.borrowed.saved(node, envelope.saved)
+                self._compare(node, peer, envelope.seq, now)
         if kind is Kind.UPDATE:
             self._on_updates(envelope, peer, now)
             return
@@ -316,17 +318,9 @@ class Link:
         self._owing.pop(node, None)
         self.room.attendance.tell(self.room.awareness.leave(node), own=False)
 
-    def _count(self, node: bytes, peer: _Peer, seq: int, now: float) -> None:
-        if peer.seq is None or seq > peer.seq:
-            self._miss(node, peer, now)
-
     def _compare(self, node: bytes, peer: _Peer, seq: int, now: float) -> None:
         """Ask if what a node has said is more than what arrived."""
-        if peer.seq is None or seq > peer.seq:
-            self._miss(node, peer, now)
-
-    def _miss(self, node: bytes, peer: _Peer, now: float) -> None:
-        if peer.asked_until is None:
+        if (peer.seq is None or seq > peer.seq) and peer.asked_until is None:
             if peer.seq is not None:
                 self._outlet.lost(self.room.name, node)
             self._ask(node, peer, now)
@@ -344,9 +338,14 @@ class Link:
             if applied is Applied.PENDING:
                 self._ask(envelope.node, peer, now)
             elif applied is Applied.CHANGED and not saved:
-                if not self.borrowed.size:
-                    self._outlet.touch(self)
-                self.borrowed.add(envelope.node, envelope.seq, who, update, shape, now)
+                self._borrow(envelope, who, update, shape, now)
+
+    def _borrow(
+        self, envelope: Envelope, who: str, update: bytes, shape: Shape, now: float
+    ) -> None:
+        if not self.borrowed.size:
+            self._outlet.touch(self)
+        self.borrowed.add(envelope.node, envelope.seq, who, update, shape, now)
         if self.borrowed.size > BORROWED_BYTES_MAX:
             self._vouch(self.borrowed.take())
 
@@ -426,8 +425,7 @@ class Link:
         elif diff.update != NOTHING:
             applied, shape = self.room.take_in(diff.update)
             if applied is Applied.CHANGED and envelope.saved < envelope.seq:
-                self.borrowed.add(node, envelope.seq, "", diff.update, shape, now)
-                self._outlet.touch(self)
+                self._borrow(envelope, "", diff.update, shape, now)
 
     # Parts of messages
 
