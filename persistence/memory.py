@@ -19,6 +19,7 @@ from plait.persistence.store import (
     Snapshot,
     Stored,
     Update,
+    check_compaction,
 )
 
 
@@ -120,10 +121,7 @@ class MemoryStore:
         self, document: str, snapshot: Snapshot, segment: Segment | None = None
     ) -> bool:
         """Set a snapshot and fold rows into a segment."""
-        if not snapshot.slices:
-            raise ValueError("a snapshot without slices stands for nothing")
-        if segment is not None and not segment.update:
-            raise ValueError("a segment without bytes stands for nothing")
+        check_compaction(snapshot, segment)
         found = self._content.documents.get(document)
         if found is None or found.deleted_ms is not None:
             return False

@@ -28,6 +28,7 @@ from plait.persistence.store import (
     Snapshot,
     Stored,
     Update,
+    check_compaction,
 )
 from plait.persistence.transfer import back_up_by_copying
 
@@ -110,10 +111,7 @@ class PostgresStore:
         self, document: str, snapshot: Snapshot, segment: Segment | None = None
     ) -> bool:
         """Set a snapshot and fold rows into a segment."""
-        if not snapshot.slices:
-            raise ValueError("a snapshot without slices stands for nothing")
-        if segment is not None and not segment.update:
-            raise ValueError("a segment without bytes stands for nothing")
+        check_compaction(snapshot, segment)
         return await self._connections.write(
             lambda session: postgres_write.compact(session, document, snapshot, segment)
         )

@@ -36,6 +36,7 @@ from plait.persistence.store import (
     Stored,
     StoreUnavailable,
     Update,
+    check_compaction,
 )
 
 P = ParamSpec("P")
@@ -123,10 +124,7 @@ class SqliteStore:
         self, document: str, snapshot: Snapshot, segment: Segment | None = None
     ) -> bool:
         """Set a snapshot and fold rows into a segment."""
-        if not snapshot.slices:
-            raise ValueError("a snapshot without slices stands for nothing")
-        if segment is not None and not segment.update:
-            raise ValueError("a segment without bytes stands for nothing")
+        check_compaction(snapshot, segment)
         return await self._write(sqlite_write.compact, document, snapshot, segment)
 
     async def changes(self, after: Mapping[str, int]) -> Changes:

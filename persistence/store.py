@@ -155,6 +155,18 @@ class Segment:
     update: bytes
 
 
+def check_compaction(snapshot: Snapshot, segment: Segment | None) -> None:
+    """Check what `Store.compact` is given, before anything is touched.
+
+    Raises:
+        ValueError: a snapshot without slices, or a segment without bytes.
+    """
+    if not snapshot.slices:
+        raise ValueError("a snapshot without slices stands for nothing")
+    if segment is not None and not segment.update:
+        raise ValueError("a segment without bytes stands for nothing")
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What other writers of the same store did since the sequence numbers that were asked for."""

@@ -81,8 +81,8 @@ class Following:
         while more:
             asked = {
                 name: entry
-                for name, entry in self._entries.items()
-                if (names is None or name in names) and _usable(entry)
+                for name in (self._entries if names is None else sorted(names))
+                if (entry := self._entries.get(name)) is not None and _usable(entry)
             }
             changes = await self._store.changes(
                 {name: entry.followed for name, entry in asked.items()}

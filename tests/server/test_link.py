@@ -390,6 +390,28 @@ def test_who_closed_the_room_is_told_no_more_and_shows_no_presence() -> None:
     assert net.said() == []
 
 
+def test_who_closes_the_room_tells_what_is_saved_so_that_nobody_stores_it_again() -> None:
+    net = Net()
+    a, b = net.node(), net.node()
+    type_at(net, a, Author(1).type("x"))
+    a.commit()
+    assert b.link.borrowed
+    a.link.leave()
+    net.run()
+    b.wait(BORROWED_SECONDS + 2)
+    assert not b.link.borrowed and b.rows() == []
+
+
+def test_a_room_that_was_replaced_is_silent_though_it_ends_a_turn() -> None:
+    net = Net()
+    a, _ = net.node(), net.node()
+    a.link.close()
+    net.said()
+    type_at(net, a, Author(1).type("x"))
+    a.wait(AUDIT_SECONDS + 2)
+    assert net.said() == [] and not a.touched
+
+
 def test_who_was_not_heard_of_is_found_half_a_minute_later() -> None:
     """Until then the store is the way between them."""
     net = Net()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from plait.persistence import CompactionPolicy, Update, Writer
+from plait.persistence import CompactionPolicy, StoreError, Update, Writer
 from plait.persistence.memory import MemoryStore
 from plait.server import hub as hub_module
 from plait.server.cluster import Cluster
@@ -288,6 +288,25 @@ async def test_a_node_that_stops_takes_its_presence_along_and_says_good_bye() ->
             for _ in range(5):
                 await asyncio.sleep(0)
             assert cluster.nodes == 1
+
+
+async def test_a_node_that_could_not_store_everything_says_good_bye_all_the_same() -> None:
+    """Then the others store what it had told them, at once."""
+    world = World()
+    away = world.away()
+    async with world.node() as second:
+        with pytest.raises(StoreError):
+            async with world.node(away) as first:
+                away.away = False
+                async with second.room("a") as there, first.room("a") as here:
+                    away.away = True
+                    send(connect(first, here), Author(1).type("hello"))
+                    await eventually(lambda: text_in(there) == "hello")
+                    await first.drain(0.1)
+        await eventually(lambda: world.store.info("a"))
+        await second.writer.flush(10)
+    stored = await world.store.log("a")
+    assert [text_of(row.update) for row in stored] == ["hello"]
 
 
 async def test_connections_are_closed_in_steps_when_a_node_stops(
