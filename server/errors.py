@@ -10,13 +10,15 @@
     │   │   └── DocumentFull       the document has reached its size; only deletions are accepted
     │   ├── BadRoomName            a room name that is empty, too long or not UTF-8
     │   ├── BadRequest             a REST request that can't be understood
+    │   ├── Unauthorized           no token where one is needed, or one that is not, or no more, valid
     │   └── NotAllowed             a web page of another origin, or something that needs a right
     ├── DocumentUnknown            there is no document of that name
     ├── DocumentInTheWay           there is one already
     ├── DocumentGone               the document was deleted
     ├── DocumentBroken             pycrdt raised what it must not; the document is rebuilt
     ├── RoomUnavailable            the document can't be loaded now
-    │   └── ServerFull             this node has all the connections or rooms that it may have
+    │   ├── ServerFull             this node has all the connections or rooms that it may have
+    │   └── AuthUnavailable        who knows about tokens can't be asked now
     ├── ServerStopping             the server is draining
     └── ConfigError                a setting that can't be used
 
@@ -41,6 +43,7 @@ class CloseCode(IntEnum):
     RESTART = 1012
     TRY_AGAIN_LATER = 1013
     MALFORMED = 4400
+    UNAUTHORIZED = 4401
     NOT_ALLOWED = 4403
     GONE = 4404
     UPDATE_REFUSED = 4422
@@ -119,6 +122,13 @@ class BadRequest(ClientError):
     """Raised when a REST request can't be understood."""
 
 
+class Unauthorized(ClientError):
+    """Raised when a token is missing where one is needed, or is not, or no more, valid."""
+
+    close_code = CloseCode.UNAUTHORIZED
+    status = 401
+
+
 class NotAllowed(ClientError):
     """Raised when a page of another origin, or somebody without the right, asks for something."""
 
@@ -163,6 +173,10 @@ class RoomUnavailable(PlaitError):
 
 class ServerFull(RoomUnavailable):
     """Raised when this node has as many connections or rooms as it may; others may have places."""
+
+
+class AuthUnavailable(RoomUnavailable):
+    """Raised when a token can't be verified now, since who knows about it does not answer."""
 
 
 class ServerStopping(PlaitError):

@@ -55,8 +55,10 @@ def _setting(
     parse: Callable[[str], Any] = str,
     low: float | None = None,
     high: float | None = None,
+    secret: bool = False,
 ) -> Any:
-    return field(default=default, metadata={"help": help, "parse": parse, "low": low, "high": high})
+    metadata = {"help": help, "parse": parse, "low": low, "high": high, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,50 @@ class Settings:
     )
     tls_cert: str = _setting("", "certificate chain in PEM; with tls_key, https:// and wss://")
     tls_key: str = _setting("", "private key in PEM of tls_cert")
+    token_secret: tuple[str, ...] = _setting(
+        (),
+        "secrets of 32 characters or more that sign and verify tokens (HS256); the first signs",
+        _words,
+        secret=True,
+    )
+    jwt_keys: str = _setting(
+        "", "file with public keys in PEM that verify tokens (RS256, PS256, ES256, EdDSA)"
+    )
+    jwt_jwks: str = _setting("", "https:// URL of the keys (JWKS) that verify tokens")
+    jwt_issuer: str = _setting("", "issuer (iss) that tokens have to name")
+    jwt_audience: str = _setting("", "audience (aud) that tokens have to name")
+    jwt_grants: str = _setting("grants", "name of the claim that holds a token's grants")
+    jwt_leeway_seconds: float = _setting(
+        10.0, "how far clocks of who issues tokens may be off", float, 0, 600
+    )
+    auth_url: str = _setting("", "https:// URL of the application that is asked about tokens")
+    auth_secret: str = _setting("", "secret that signs these questions", secret=True)
+    auth_timeout_seconds: float = _setting(
+        5.0, "how long the application may take to answer", float, 0.1, 60
+    )
+    auth_cache_seconds: float = _setting(
+        60.0, "how long an answer of the application counts; 0: ask each time", float, 0, 86_400
+    )
+    auth_cookie: str = _setting(
+        "", "name of a cookie that holds the token, for pages of this origin; none without"
+    )
     allow_anonymous: bool = _setting(
-        False, "let anybody read and write who reaches an address beyond this machine", _truth
+        False, "let in whoever has no token, with the right of anonymous_access", _truth
+    )
+    anonymous_access: str = _setting(
+        "write", "what those without a token may: read or write", _one_of("read", "write")
+    )
+    anonymous_docs: tuple[str, ...] = _setting(
+        ("*",), "which documents those without a token may open, as patterns", _words
     )
     allow_origin: tuple[str, ...] = _setting(
         (),
         "web pages that may connect, besides those of this server: https://app.example.org, or *",
+        _words,
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1"),
+        "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed; or *",
         _words,
     )
     idle_seconds: float = _setting(
@@ -104,6 +144,24 @@ class Settings:
     connections_per_address: int = _setting(
         1000, "connections from one address, but for this machine's own; 0: any", _whole, 0
     )
+    connections_per_subject: int = _setting(
+        200, "connections of one subject, as its tokens name it; 0: any", _whole, 0
+    )
+    subject_frames_per_second: int = _setting(
+        20_000, "messages of all connections of one subject a second; 0: any", _whole, 0
+    )
+    subject_mb_per_second: int = _setting(
+        64, "MiB of all connections of one subject a second; 0: any", _whole, 0
+    )
+    address_frames_per_second: int = _setting(
+        100_000, "messages of all connections from one address a second; 0: any", _whole, 0
+    )
+    address_mb_per_second: int = _setting(
+        256, "MiB of all connections from one address a second; 0: any", _whole, 0
+    )
+    handshakes_per_second: int = _setting(
+        100, "handshakes from one address a second, in the long run; 0: any", _whole, 0
+    )
     rooms_max: int = _setting(
         100_000, "rooms in memory; idle ones make way for new ones; 0: any", _whole, 0
     )
@@ -118,6 +176,22 @@ class Settings:
     )
     drain_seconds: float = _setting(
         10.0, "how long a stopping server tries to store what is unsaved", float, 0
+    )
+    webhook_url: str = _setting("", "URL that is told of events of documents")
+    webhook_secret: str = _setting("", "secret that signs what it is told", secret=True)
+    webhook_events: tuple[str, ...] = _setting(
+        ("created", "changed", "deleted", "undeleted"),
+        "which events: created, changed, deleted, undeleted, connected, disconnected",
+        _words,
+    )
+    webhook_quiet_seconds: float = _setting(
+        2.0, "how long a document is left alone before its change is told", float, 0, 3600
+    )
+    webhook_delay_seconds: float = _setting(
+        30.0, "how long telling of a change is put off at most while it goes on", float, 0, 86_400
+    )
+    audit_log: str = _setting(
+        "", "file to which security events are appended as JSON; without it they are in the log"
     )
     metrics_public: bool = _setting(
         False, "answer /metrics to other machines, not to this one alone", _truth
@@ -189,7 +263,8 @@ def _parse(name: str, text: str, origin: str) -> Any:
     except ValueError as error:
         said = str(error)
         why = said if said.endswith("expected") else "a number is expected"
-        raise ConfigError(f"{origin}: {text!r} can't be used: {why}") from None
+        shown = "what is given" if metadata["secret"] else repr(text)
+        raise ConfigError(f"{origin}: {shown} can't be used: {why}") from None
     return _within(name, value, origin)
 
 
@@ -244,7 +319,8 @@ def _typed(name: str, value: Any, origin: str) -> Any:
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(
             type(default), "text"
         )
-        raise ConfigError(f"{origin}: {value!r} can't be used: {kind} is expected")
+        shown = "what is given" if _field(name).metadata["secret"] else repr(value)
+        raise ConfigError(f"{origin}: {shown} can't be used: {kind} is expected")
     return _within(name, value, origin)
 
 

@@ -36,6 +36,13 @@ LAYERS = (
     # The process: what anything may say, obey and use.
     "server server.clock server.errors server.limits server.memory server.logs",
     "server.apart server.origins server.pace server.settings server.terminal",
+    # Rights: who somebody is, what they may do, and how they show it.
+    "server.auth server.auth.principal",
+    "server.auth.credentials server.auth.verifier",
+    "server.auth.anonymous server.auth.callback server.auth.jwks server.auth.keys",
+    "server.auth.jwt",
+    "server.auth.chain server.auth.revocations",
+    "server.auth.setup",
     # Bounds: what one client and all of them may take, and what is counted.
     "server.admission server.capacity server.counters server.quota",
     # Bytes: frames, and updates as Yjs writes them.
