@@ -2,6 +2,7 @@
 
 store → memory, sqlite (schema, connection, errors, read, write, watch, backup, check)
       → postgres (address, connection, schema, errors, read, write, check)
+      → each with records and an outbox; announcing (what the outbox is told)
       → compaction (what to fold), writer (group commit), restore, transfer → `open_store`
 """
 
@@ -14,12 +15,21 @@ from plait.persistence.compaction import (
 )
 from plait.persistence.opening import open_store
 from plait.persistence.store import (
+    ANNOUNCED,
+    CHANGED,
+    CREATED,
+    DELETED,
+    OUTBOX_MAX,
+    UNDELETED,
     Changes,
     DocumentDeleted,
     DocumentExists,
     DocumentInfo,
+    Event,
     LoggedUpdate,
     Progress,
+    Record,
+    RecordChanges,
     Segment,
     Snapshot,
     Store,
@@ -33,14 +43,23 @@ from plait.persistence.store import (
 from plait.persistence.writer import Writer, WriterState
 
 __all__ = (
+    "ANNOUNCED",
+    "CHANGED",
+    "CREATED",
+    "DELETED",
+    "OUTBOX_MAX",
+    "UNDELETED",
     "Changes",
     "CompactionPolicy",
     "DocumentDeleted",
     "DocumentExists",
     "DocumentInfo",
+    "Event",
     "Fold",
     "LoggedUpdate",
     "Progress",
+    "Record",
+    "RecordChanges",
     "Segment",
     "Snapshot",
     "Store",

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from plait.persistence import schema, sqlite_check, sqlite_read
+from plait.persistence import schema, sqlite_check, sqlite_outbox, sqlite_read, sqlite_records
 from plait.persistence.sqlite_connection import SqliteConnection
 from plait.persistence.sqlite_errors import translated
 from plait.persistence.store import (
     DocumentInfo,
+    Event,
     LoggedUpdate,
+    RecordChanges,
     Stored,
     StoreUnavailable,
     StoreVersion,
@@ -78,6 +80,14 @@ class Archive:
     async def info(self, document: str) -> DocumentInfo | None:
         """Return what is known of one document."""
         return await self._connection.run(sqlite_read.info, document)
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+        return await self._connection.run(sqlite_records.since, seq)
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
+        return await self._connection.run(sqlite_outbox.page, after, limit)
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong with the file, in sentences."""

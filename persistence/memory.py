@@ -4,17 +4,26 @@ For tests, and for servers whose documents may end with the process. Several obj
 same content (`sibling`), as nodes share a database.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plait.persistence.announcing import Announcer
+from plait.persistence.memory_records import Outbox, Records
 from plait.persistence.ownership import OwnSequences
 from plait.persistence.store import (
+    DELETED,
+    OUTBOX_MAX,
+    UNDELETED,
     Changes,
     DocumentDeleted,
     DocumentInfo,
+    Event,
     LoggedUpdate,
     Progress,
+    Record,
+    RecordChanges,
     Segment,
     Snapshot,
     Stored,
@@ -41,6 +50,8 @@ class _Document:
 class _Content:
     documents: dict[str, _Document] = field(default_factory=dict)
     seq: int = 0
+    records: Records = field(default_factory=Records)
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 class MemoryStore:
@@ -49,7 +60,16 @@ class MemoryStore:
     url = "memory://"
     shared = False
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        announce: Collection[str] = (),
+        outbox_max: int = OUTBOX_MAX,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.announces = bool(announce)
+        self._announcer = Announcer(announce, outbox_max)
+        self._wall = wall
         self._content = _Content()
         self._own = OwnSequences()
         self._known: dict[str, _Document] = {}
@@ -57,7 +77,9 @@ class MemoryStore:
 
     def sibling(self) -> "MemoryStore":
         """Return another store with the same content, as another process would have it open."""
-        other = MemoryStore()
+        other = MemoryStore(
+            announce=self._announcer.kinds, outbox_max=self._announcer.most, wall=self._wall
+        )
         other._content = self._content
         return other
 
@@ -83,11 +105,21 @@ class MemoryStore:
                 del self._known[update.document]
                 raise DocumentDeleted.of(update.document)
         first = self._content.seq + 1
+        if self.announces:
+            self._announce(updates)
         for update in updates:
             self._append(update)
         seqs = range(first, self._content.seq + 1)
         self._own.add(seqs)
         return seqs
+
+    def _announce(self, updates: Sequence[Update]) -> None:
+        times: dict[str, tuple[int, int]] = {}
+        for update in updates:
+            first, last = times.get(update.document, (update.at_ms, update.at_ms))
+            times[update.document] = (first, max(last, update.at_ms))
+        made = {document for document in times if document not in self._content.documents}
+        self._content.outbox.appended(times, made, self._announcer)
 
     def _append(self, update: Update) -> None:
         document = self._content.documents.get(update.document)
@@ -193,6 +225,7 @@ class MemoryStore:
         if found is None or found.deleted_ms is not None:
             return False
         found.deleted_ms = at_ms
+        self._announce_mark(DELETED, document, at_ms)
         return True
 
     async def undelete(self, document: str) -> bool:
@@ -201,7 +234,12 @@ class MemoryStore:
         if found is None or found.deleted_ms is None:
             return False
         found.deleted_ms = None
+        self._announce_mark(UNDELETED, document, self._now_ms())
         return True
+
+    def _announce_mark(self, kind: str, document: str, at_ms: int) -> None:
+        if kind in self._announcer.kinds:
+            self._content.outbox.put([Event(document, kind, at_ms)], self._announcer)
 
     async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
         """Forget deleted documents."""
@@ -228,6 +266,53 @@ class MemoryStore:
     async def check(self, progress: Progress | None = None) -> Sequence[str]:
         """Return nothing: there is no structure that could be wrong."""
         return []
+
+    async def put_record(self, record: Record, *, new: bool = False) -> bool:
+        """Put a record in the place of another."""
+        return self._content.records.put(record, new, self._now_ms())
+
+    async def remove_record(self, kind: str, id: str) -> bool:
+        """Remove a record."""
+        return self._content.records.remove(kind, id, self._now_ms())
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        """Return a record."""
+        return self._content.records.get(kind, id)
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """List records of a kind."""
+        return self._content.records.page(kind, after, limit)
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+        return self._content.records.since(seq)
+
+    async def post(self, events: Sequence[Event]) -> None:
+        """Put events into the outbox."""
+        self._content.outbox.put(events, self._announcer)
+
+    async def take_events(self, now_ms: int, *, lease_ms: int, limit: int = 100) -> Sequence[Event]:
+        """Take the oldest event of each document."""
+        return self._content.outbox.take(now_ms, lease_ms, limit)
+
+    async def end_events(self, ids: Sequence[int]) -> None:
+        """Remove events that were taken."""
+        self._content.outbox.end(ids)
+
+    async def put_back_event(self, id: int, due_ms: int) -> None:
+        """Let an event be taken again."""
+        self._content.outbox.put_back(id, due_ms)
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
+        return self._content.outbox.page(after, limit)
+
+    async def event_counts(self) -> tuple[int, int]:
+        """Return how many events there are, and the time of the oldest."""
+        return self._content.outbox.counts()
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
 
     def _live(self, name: str) -> _Document | None:
         document = self._content.documents.get(name)

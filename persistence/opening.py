@@ -1,5 +1,6 @@
 """Find the store that a URL names; its back end is imported only if it is asked for."""
 
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +18,9 @@ SUPPORTED = (
 )
 
 
-def open_store(url: str, *, serving: bool = False, create: bool = True) -> Store:
+def open_store(
+    url: str, *, serving: bool = False, create: bool = True, announce: Collection[str] = ()
+) -> Store:
     """Return the store that a URL names, not opened yet; `await store.open()` connects.
 
     Args:
@@ -25,22 +28,26 @@ def open_store(url: str, *, serving: bool = False, create: bool = True) -> Store
             not be replaced meanwhile.
         create: whether opening makes the store in a database that has none. A file is made either
             way.
+        announce: kinds of events that the store is to put into its outbox by itself, of
+            `plait.persistence.ANNOUNCED` (`Store.announces`).
 
     Raises:
+        ValueError: a kind that no store announces.
         StoreError: no store can be at such a URL.
     """
     if url in ("memory:", "memory://"):
         from plait.persistence.memory import MemoryStore
 
-        return MemoryStore()
+        return MemoryStore(announce=announce)
     if url.startswith(_SQLITE_PREFIX) and len(url) > len(_SQLITE_PREFIX):
         from plait.persistence.sqlite import SqliteStore
 
-        return SqliteStore(Path(url.removeprefix(_SQLITE_PREFIX)), serving=serving)
+        path = Path(url.removeprefix(_SQLITE_PREFIX))
+        return SqliteStore(path, serving=serving, announce=announce)
     if url.startswith(_POSTGRES_PREFIXES):
         from plait.persistence.postgres import PostgresStore
 
-        return PostgresStore(url, create=create)
+        return PostgresStore(url, create=create, announce=announce)
     # Only the scheme is repeated: what follows may hold a password.
     scheme = urlsplit(url).scheme or "no scheme"
     raise StoreError(

@@ -5,12 +5,21 @@ Each method takes a connection of a small pool for one transaction (`postgres_co
 """
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from plait.persistence import postgres_check, postgres_read, postgres_schema, postgres_write
+from plait.persistence import (
+    postgres_check,
+    postgres_outbox,
+    postgres_read,
+    postgres_records,
+    postgres_schema,
+    postgres_write,
+)
+from plait.persistence.announcing import Announcer
 from plait.persistence.postgres_address import parse
 from plait.persistence.postgres_connection import (
     BEGIN_LONG,
@@ -20,10 +29,14 @@ from plait.persistence.postgres_connection import (
 )
 from plait.persistence.postgres_errors import translated
 from plait.persistence.store import (
+    OUTBOX_MAX,
     Changes,
     DocumentInfo,
+    Event,
     LoggedUpdate,
     Progress,
+    Record,
+    RecordChanges,
     Segment,
     Snapshot,
     Stored,
@@ -40,6 +53,9 @@ class PostgresStore:
         url: `postgresql://…`, with `schema`, `pool` and `statement_cache` among its query; the rest
             of that goes to asyncpg.
         create: whether `open` makes the store if there is none.
+        announce: kinds of events that it puts into its outbox by itself.
+        outbox_max: how many events may wait there, about.
+        wall: tells the time, in seconds since 1970.
 
     Raises:
         StoreError: the URL can't be used.
@@ -47,7 +63,15 @@ class PostgresStore:
 
     shared = True
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        announce: Collection[str] = (),
+        outbox_max: int = OUTBOX_MAX,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._address = parse(url)
         self.url = self._address.url
         self.versions = (0, 0)
@@ -56,7 +80,10 @@ class PostgresStore:
         self._connections = Connections(self._address)
         # Tells rows of this object from those of others, with as good as no chance of two alike.
         self._writer = random.SystemRandom().randrange(1, 1 << 63)
-        self._appender = postgres_write.Appender(self._writer)
+        self.announces = bool(announce)
+        self._announcer = Announcer(announce, outbox_max)
+        self._wall = wall
+        self._appender = postgres_write.Appender(self._writer, self._announcer)
 
     async def open(self) -> None:
         """Connect, and bring the schema forward."""
@@ -139,13 +166,14 @@ class PostgresStore:
     async def delete(self, document: str, at_ms: int) -> bool:
         """Mark a document as deleted."""
         return await self._connections.write(
-            lambda session: postgres_write.delete(session, document, at_ms)
+            lambda session: postgres_write.delete(session, document, at_ms, self._announcer)
         )
 
     async def undelete(self, document: str) -> bool:
         """Take back a `delete`."""
+        now_ms = self._now_ms()
         return await self._connections.write(
-            lambda session: postgres_write.undelete(session, document)
+            lambda session: postgres_write.undelete(session, document, now_ms, self._announcer)
         )
 
     async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
@@ -173,6 +201,69 @@ class PostgresStore:
         return await self._connections.read(
             lambda session: postgres_check.check(session, self.url, progress), BEGIN_LONG
         )
+
+    async def put_record(self, record: Record, *, new: bool = False) -> bool:
+        """Put a record in the place of another."""
+        now_ms = self._now_ms()
+        return await self._connections.write(
+            lambda session: postgres_records.put(session, record, new, now_ms)
+        )
+
+    async def remove_record(self, kind: str, id: str) -> bool:
+        """Remove a record."""
+        now_ms = self._now_ms()
+        return await self._connections.write(
+            lambda session: postgres_records.remove(session, kind, id, now_ms)
+        )
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        """Return a record."""
+        return await self._connections.read(lambda session: postgres_records.get(session, kind, id))
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """List records of a kind."""
+        return await self._connections.read(
+            lambda session: postgres_records.page(session, kind, after, limit)
+        )
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+        return await self._connections.read(partial(postgres_records.since, seq=seq), BEGIN_READING)
+
+    async def post(self, events: Sequence[Event]) -> None:
+        """Put events into the outbox."""
+        if events:
+            await self._connections.write(
+                lambda session: postgres_outbox.put(session, events, self._announcer)
+            )
+
+    async def take_events(self, now_ms: int, *, lease_ms: int, limit: int = 100) -> Sequence[Event]:
+        """Take the oldest event of each document."""
+        return await self._connections.write(
+            lambda session: postgres_outbox.take(session, now_ms, lease_ms, limit)
+        )
+
+    async def end_events(self, ids: Sequence[int]) -> None:
+        """Remove events that were taken."""
+        if ids:
+            await self._connections.write(partial(postgres_outbox.end, ids=ids))
+
+    async def put_back_event(self, id: int, due_ms: int) -> None:
+        """Let an event be taken again."""
+        await self._connections.write(lambda session: postgres_outbox.put_back(session, id, due_ms))
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
+        return await self._connections.read(
+            lambda session: postgres_outbox.page(session, after, limit)
+        )
+
+    async def event_counts(self) -> tuple[int, int]:
+        """Return how many events there are, and the time of the oldest."""
+        return await self._connections.read(postgres_outbox.counts)
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["View"]:
@@ -206,3 +297,13 @@ class View:
         """List documents by name."""
         with translated(self._url):
             return await postgres_read.documents(self._session, prefix, after, limit, deleted)
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+        with translated(self._url):
+            return await postgres_records.since(self._session, seq)
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
+        with translated(self._url):
+            return await postgres_outbox.page(self._session, after, limit)

@@ -94,6 +94,13 @@ _RULES: tuple[tuple[str, str], ...] = (
         WHERE NOT EXISTS (SELECT 1 FROM plait.documents WHERE id = document)
         """,
     ),
+    (
+        "The record {1!r} ({0}) has the number {2}, and the last that was given out is {3}.",
+        """
+        SELECT kind, records.id, records.seq, record_state.seq
+        FROM plait.records, plait.record_state WHERE records.seq > record_state.seq
+        """,
+    ),
 )
 
 

@@ -71,6 +71,42 @@ MIGRATIONS: Sequence[Migration] = (
     );
     CREATE TABLE plait.pings (id bigint PRIMARY KEY, count bigint NOT NULL)
     """,
+    # What was removed of late has its time in `removed_ms`, and no value. The outbox has documents
+    # by name, since what is told of one outlives it. `taken` says that somebody has or had an event
+    # in hand, until `due_ms` if that is still to come.
+    """
+    CREATE TABLE plait.records (
+        kind bytea NOT NULL,
+        id bytea NOT NULL,
+        value bytea NOT NULL,
+        at_ms bigint NOT NULL,
+        until_ms bigint,
+        seq bigint NOT NULL UNIQUE,
+        removed_ms bigint,
+        PRIMARY KEY (kind, id)
+    );
+    CREATE INDEX records_until ON plait.records (until_ms) WHERE until_ms IS NOT NULL;
+    CREATE INDEX records_removed ON plait.records (removed_ms) WHERE removed_ms IS NOT NULL;
+    CREATE TABLE plait.record_state (
+        id integer PRIMARY KEY CHECK (id = 1),
+        seq bigint NOT NULL,
+        forgotten bigint NOT NULL
+    );
+    INSERT INTO plait.record_state VALUES (1, 0, 0);
+    CREATE TABLE plait.outbox (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        document bytea NOT NULL,
+        kind bytea NOT NULL,
+        at_ms bigint NOT NULL,
+        data bytea NOT NULL,
+        attempts bigint NOT NULL,
+        due_ms bigint NOT NULL DEFAULT 0,
+        taken boolean NOT NULL DEFAULT false
+    );
+    CREATE INDEX outbox_taken ON plait.outbox (document) WHERE taken;
+    CREATE INDEX outbox_told ON plait.outbox (document, id)
+        WHERE kind IN ('changed', 'created', 'deleted', 'undeleted')
+    """,
 )
 
 

@@ -12,9 +12,14 @@ by their bytes, then rows, by their ids.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from plait.persistence import postgres_outbox
+from plait.persistence.announcing import Announcer
 from plait.persistence.postgres_connection import Session
 from plait.persistence.store import (
+    DELETED,
+    UNDELETED,
     DocumentDeleted,
+    Event,
     Segment,
     Snapshot,
     StoreUnavailable,
@@ -73,8 +78,9 @@ class Appender:
     builds upon content that is gone, so it does not come into being again: that is an error, once.
     """
 
-    def __init__(self, writer: int) -> None:
+    def __init__(self, writer: int, announcer: Announcer) -> None:
         self._writer = writer
+        self._announcer = announcer
         self._ids: dict[str, int] = {}
 
     async def append(self, session: Session, updates: Sequence[Update]) -> Appended:
@@ -86,7 +92,8 @@ class Appender:
         first: dict[str, int] = {}
         for update in updates:
             first.setdefault(update.document, update.at_ms)
-        ids = await self._lock(session, first)
+        made: set[str] = set()
+        ids = await self._lock(session, first, made)
         rows = await session.fetch(
             _APPEND,
             [ids[update.document] for update in updates],
@@ -95,6 +102,9 @@ class Appender:
             [update.at_ms for update in updates],
             self._writer,
         )
+        if self._announcer.kinds:
+            times = _times(updates)
+            await postgres_outbox.announce_append(session, times, made, self._announcer)
         return Appended([row["seq"] for row in rows], ids)
 
     def know(self, ids: Mapping[str, int]) -> None:
@@ -117,12 +127,17 @@ class Appender:
         """Forget all ids: this process has purged documents itself."""
         self._ids.clear()
 
-    async def _lock(self, session: Session, first: Mapping[str, int]) -> Mapping[str, int]:
-        """Lock the rows of documents, making those that are not there; return their ids."""
+    async def _lock(
+        self, session: Session, first: Mapping[str, int], made: set[str]
+    ) -> Mapping[str, int]:
+        """Lock the rows of documents, making those that are not there; return their ids.
+
+        Adds to `made` the names of those that it made.
+        """
         # Again only if somebody purges documents at this very moment. Then locks may be taken out
         # of order, and PostgreSQL would end a deadlock, after which the transaction is run again.
         for _ in range(LOCK_ATTEMPTS_MAX):
-            ids = await self._identify(session, first)
+            ids = await self._identify(session, first, made)
             rows = await session.fetch(
                 """
                 SELECT id, deleted_ms FROM plait.documents
@@ -148,7 +163,9 @@ class Appender:
         there = await _ids_of(session, known)
         return [name for name in known if name not in there]
 
-    async def _identify(self, session: Session, first: Mapping[str, int]) -> Mapping[str, int]:
+    async def _identify(
+        self, session: Session, first: Mapping[str, int], made: set[str]
+    ) -> Mapping[str, int]:
         """Return the ids of documents, making those that are not there, before any is locked."""
         ids = {name: self._ids[name] for name in first if name in self._ids}
         unknown = [name for name in first if name not in ids]
@@ -158,7 +175,7 @@ class Appender:
         new = [name for name in unknown if name not in ids]
         if not new:
             return ids
-        made = await session.fetch(
+        rows = await session.fetch(
             """
             INSERT INTO plait.documents (name, created_ms, modified_ms)
             SELECT name, at_ms, at_ms FROM unnest($1::bytea[], $2::bigint[]) AS new (name, at_ms)
@@ -168,10 +185,20 @@ class Appender:
             [name.encode() for name in new],
             [first[name] for name in new],
         )
-        ids.update((row["name"].decode(), row["id"]) for row in made)
-        if len(made) < len(new):  # another node was faster
+        ids.update((row["name"].decode(), row["id"]) for row in rows)
+        made.update(row["name"].decode() for row in rows)
+        if len(rows) < len(new):  # another node was faster
             ids.update(await _ids_of(session, [name for name in new if name not in ids]))
         return ids
+
+
+def _times(updates: Sequence[Update]) -> Mapping[str, tuple[int, int]]:
+    """Return the first and the last time of each document's updates."""
+    times: dict[str, tuple[int, int]] = {}
+    for update in updates:
+        first, last = times.get(update.document, (update.at_ms, update.at_ms))
+        times[update.document] = (first, max(last, update.at_ms))
+    return times
 
 
 async def _ids_of(session: Session, names: Sequence[str]) -> Mapping[str, int]:
@@ -274,21 +301,25 @@ async def _set_snapshot(session: Session, identity: int, snapshot: Snapshot) -> 
     )
 
 
-async def delete(session: Session, document: str, at_ms: int) -> bool:
+async def delete(session: Session, document: str, at_ms: int, announcer: Announcer) -> bool:
     """Mark a document as deleted."""
     marked = await session.count(
         "UPDATE plait.documents SET deleted_ms = $2 WHERE name = $1 AND deleted_ms IS NULL",
         *(document.encode(), at_ms),
     )
+    if marked == 1 and DELETED in announcer.kinds:
+        await postgres_outbox.put(session, [Event(document, DELETED, at_ms)], announcer)
     return marked == 1
 
 
-async def undelete(session: Session, document: str) -> bool:
+async def undelete(session: Session, document: str, now_ms: int, announcer: Announcer) -> bool:
     """Take back the mark."""
     marked = await session.count(
         "UPDATE plait.documents SET deleted_ms = NULL WHERE name = $1 AND deleted_ms IS NOT NULL",
         document.encode(),
     )
+    if marked == 1 and UNDELETED in announcer.kinds:
+        await postgres_outbox.put(session, [Event(document, UNDELETED, now_ms)], announcer)
     return marked == 1
 
 

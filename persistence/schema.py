@@ -73,6 +73,52 @@ MIGRATIONS: Sequence[Migration] = (
         "CREATE TABLE pings (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL)",
         "INSERT INTO pings VALUES (1, 0)",
     ),
+    (
+        # What was removed of late has its time in `removed_ms`, and no value.
+        """
+        CREATE TABLE records (
+            kind TEXT NOT NULL COLLATE BINARY,
+            id TEXT NOT NULL COLLATE BINARY,
+            value TEXT NOT NULL,
+            at_ms INTEGER NOT NULL,
+            until_ms INTEGER,
+            seq INTEGER NOT NULL UNIQUE,
+            removed_ms INTEGER,
+            PRIMARY KEY (kind, id)
+        )
+        """,
+        "CREATE INDEX records_until ON records (until_ms) WHERE until_ms IS NOT NULL",
+        "CREATE INDEX records_removed ON records (removed_ms) WHERE removed_ms IS NOT NULL",
+        """
+        CREATE TABLE record_state (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            seq INTEGER NOT NULL,
+            forgotten INTEGER NOT NULL
+        )
+        """,
+        "INSERT INTO record_state VALUES (1, 0, 0)",
+        # Documents by name, since what is told of one outlives it. `taken` says that somebody has
+        # or had it in hand, until `due_ms` if that is still to come.
+        """
+        CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            document TEXT NOT NULL COLLATE BINARY,
+            kind TEXT NOT NULL,
+            at_ms INTEGER NOT NULL,
+            data TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            due_ms INTEGER NOT NULL DEFAULT 0,
+            taken INTEGER NOT NULL DEFAULT 0,
+            first INTEGER NOT NULL
+        )
+        """,
+        "CREATE INDEX outbox_document ON outbox (document, id)",
+        "CREATE INDEX outbox_first ON outbox (id, due_ms) WHERE first",
+        """
+        CREATE INDEX outbox_told ON outbox (document, id)
+        WHERE kind IN ('changed', 'created', 'deleted', 'undeleted')
+        """,
+    ),
 )
 
 

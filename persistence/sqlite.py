@@ -10,12 +10,22 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from plait.persistence import schema, sqlite_backup, sqlite_check, sqlite_read, sqlite_write
+from plait.persistence import (
+    schema,
+    sqlite_backup,
+    sqlite_check,
+    sqlite_outbox,
+    sqlite_read,
+    sqlite_records,
+    sqlite_write,
+)
+from plait.persistence.announcing import Announcer
 from plait.persistence.lock import StoreLock
 from plait.persistence.sqlite_connection import (
     SqliteConnection,
@@ -27,10 +37,14 @@ from plait.persistence.sqlite_connection import (
 from plait.persistence.sqlite_errors import translated
 from plait.persistence.sqlite_watch import Watch
 from plait.persistence.store import (
+    OUTBOX_MAX,
     Changes,
     DocumentInfo,
+    Event,
     LoggedUpdate,
     Progress,
+    Record,
+    RecordChanges,
     Segment,
     Snapshot,
     Stored,
@@ -48,7 +62,16 @@ class SqliteStore:
 
     shared = False
 
-    def __init__(self, path: Path, *, serving: bool = False, busy_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        serving: bool = False,
+        busy_seconds: float = 5.0,
+        announce: Collection[str] = (),
+        outbox_max: int = OUTBOX_MAX,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
         self._busy_seconds = busy_seconds
@@ -56,7 +79,10 @@ class SqliteStore:
         self._lock = StoreLock(path) if serving else None
         self._writing: SqliteConnection | None = None
         self._reading: SqliteConnection | None = None
-        self._appender = sqlite_write.Appender()
+        self.announces = bool(announce)
+        self._announcer = Announcer(announce, outbox_max)
+        self._wall = wall
+        self._appender = sqlite_write.Appender(self._announcer)
         self._watch = Watch()
 
     async def open(self) -> None:
@@ -81,7 +107,7 @@ class SqliteStore:
         """Close both connections. The last to close moves the write-ahead log into the file."""
         reading, self._reading = self._reading, None
         writing, self._writing = self._writing, None
-        self._appender, self._watch = sqlite_write.Appender(), Watch()
+        self._appender, self._watch = sqlite_write.Appender(self._announcer), Watch()
         try:
             with translated(self.path):
                 if reading is not None:
@@ -143,11 +169,13 @@ class SqliteStore:
 
     async def delete(self, document: str, at_ms: int) -> bool:
         """Mark a document as deleted."""
-        return await self._write_marks(sqlite_write.delete, document, at_ms)
+        return await self._write_marks(sqlite_write.delete, document, at_ms, self._announcer)
 
     async def undelete(self, document: str) -> bool:
         """Take back a `delete`."""
-        return await self._write_marks(sqlite_write.undelete, document)
+        return await self._write_marks(
+            sqlite_write.undelete, document, self._now_ms(), self._announcer
+        )
 
     async def purge(self, *, document: str | None = None, before_ms: int | None = None) -> int:
         """Forget deleted documents, one a transaction."""
@@ -187,6 +215,55 @@ class SqliteStore:
 
         with translated(self.path):
             return await asyncio.to_thread(work)
+
+    async def put_record(self, record: Record, *, new: bool = False) -> bool:
+        """Put a record in the place of another."""
+        return await self._write(sqlite_records.put, record, new, self._now_ms())
+
+    async def remove_record(self, kind: str, id: str) -> bool:
+        """Remove a record."""
+        return await self._write(sqlite_records.remove, kind, id, self._now_ms())
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        """Return a record."""
+        return await self._read(sqlite_records.get, kind, id)
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """List records of a kind."""
+        return await self._read(sqlite_records.page, kind, after, limit)
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+        return await self._read(sqlite_records.since, seq)
+
+    async def post(self, events: Sequence[Event]) -> None:
+        """Put events into the outbox."""
+        if events:
+            await self._write(sqlite_outbox.post, events, self._announcer)
+
+    async def take_events(self, now_ms: int, *, lease_ms: int, limit: int = 100) -> Sequence[Event]:
+        """Take the oldest event of each document."""
+        return await self._write(sqlite_outbox.take, now_ms, lease_ms, limit)
+
+    async def end_events(self, ids: Sequence[int]) -> None:
+        """Remove events that were taken."""
+        if ids:
+            await self._write(sqlite_outbox.end, ids)
+
+    async def put_back_event(self, id: int, due_ms: int) -> None:
+        """Let an event be taken again."""
+        await self._write(sqlite_outbox.put_back, id, due_ms)
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
+        return await self._read(sqlite_outbox.page, after, limit)
+
+    async def event_counts(self) -> tuple[int, int]:
+        """Return how many events there are, and the time of the oldest."""
+        return await self._read(sqlite_outbox.counts)
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
 
     async def _write_marks(
         self,

@@ -70,6 +70,20 @@ _RULES: tuple[tuple[str, str], ...] = (
         WHERE document NOT IN (SELECT id FROM documents)
         """,
     ),
+    (
+        "The record {1!r} ({0}) has the number {2}, and the last that was given out is {3}.",
+        """
+        SELECT kind, records.id, records.seq, record_state.seq FROM records, record_state
+        WHERE records.seq > record_state.seq
+        """,
+    ),
+    (
+        "The outbox does not know the first of document {0!r}, or takes another for it.",
+        """
+        SELECT document FROM outbox GROUP BY document
+        HAVING sum(first) != 1 OR min(id) != max(CASE WHEN first THEN id END)
+        """,
+    ),
 )
 
 

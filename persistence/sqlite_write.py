@@ -7,8 +7,18 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plait.persistence import sqlite_outbox
+from plait.persistence.announcing import Announcer
 from plait.persistence.sqlite_connection import writing
-from plait.persistence.store import DocumentDeleted, Segment, Snapshot, Update
+from plait.persistence.store import (
+    DELETED,
+    UNDELETED,
+    DocumentDeleted,
+    Event,
+    Segment,
+    Snapshot,
+    Update,
+)
 
 IDS_CACHED_MAX = 65_536
 """Documents whose id is remembered; beyond this all are looked up anew."""
@@ -35,14 +45,18 @@ class Appender:
     builds upon content that is gone, so it does not come into being again: that is an error, once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
         self._ids: dict[str, int] = {}
+        self._made: list[str] = []
+        """Documents that the transaction makes."""
 
     def append(self, connection: sqlite3.Connection, updates: Sequence[Update]) -> Sequence[int]:
         """Append updates in one transaction; return their sequence numbers."""
         if not updates:
             return ()
         added = _sum_up(updates)
+        self._made = []
         with writing(connection):
             ids = {name: self._count(connection, name, sums) for name, sums in added.items()}
             connection.executemany(
@@ -50,6 +64,9 @@ class Appender:
                 [(ids[u.document], u.update, u.who, u.at_ms) for u in updates],
             )
             last = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+            if self._announcer.kinds:
+                times = {name: (sums.created_ms, sums.modified_ms) for name, sums in added.items()}
+                sqlite_outbox.announce_append(connection, times, self._made, self._announcer)
         # Only now: ids given out by a transaction that was taken back are nobody's.
         if len(self._ids) + len(ids) > IDS_CACHED_MAX:
             self._ids.clear()
@@ -86,6 +103,7 @@ class Appender:
             )
             assert cursor.lastrowid is not None
             identity = cursor.lastrowid
+            self._made.append(name)
         else:
             identity, deleted_ms = row
             if deleted_ms is not None:
@@ -209,23 +227,29 @@ def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snaps
     )
 
 
-def delete(connection: sqlite3.Connection, document: str, at_ms: int) -> bool:
+def delete(connection: sqlite3.Connection, document: str, at_ms: int, announcer: Announcer) -> bool:
     """Mark a document as deleted."""
     with writing(connection):
         cursor = connection.execute(
             "UPDATE documents SET deleted_ms = ? WHERE name = ? AND deleted_ms IS NULL",
             (at_ms, document),
         )
+        if cursor.rowcount == 1 and DELETED in announcer.kinds:
+            sqlite_outbox.put(connection, [Event(document, DELETED, at_ms)], announcer)
     return cursor.rowcount == 1
 
 
-def undelete(connection: sqlite3.Connection, document: str) -> bool:
+def undelete(
+    connection: sqlite3.Connection, document: str, now_ms: int, announcer: Announcer
+) -> bool:
     """Take back the mark."""
     with writing(connection):
         cursor = connection.execute(
             "UPDATE documents SET deleted_ms = NULL WHERE name = ? AND deleted_ms IS NOT NULL",
             (document,),
         )
+        if cursor.rowcount == 1 and UNDELETED in announcer.kinds:
+            sqlite_outbox.put(connection, [Event(document, UNDELETED, now_ms)], announcer)
     return cursor.rowcount == 1
 
 

@@ -23,6 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+CREATED, CHANGED, DELETED, UNDELETED = "created", "changed", "deleted", "undeleted"
+ANNOUNCED = frozenset((CREATED, CHANGED, DELETED, UNDELETED))
+"""Kinds of events that a store can write by itself, if it is opened with `announce`."""
+OUTBOX_MAX = 1_000_000
+"""Events that wait at most; above this the oldest that nobody has in hand are dropped."""
+OUTBOX_LOOK_EVERY = 10_000
+"""Events that one object puts in between two looks at the limit: so much may be above it."""
+
 Progress = Callable[[str, int, int], None]
 """Told of long work: what is being done, how much is done, how much there is."""
 
@@ -181,6 +189,52 @@ class Changes:
     """Whether the answer was cut short, and to ask again at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A small fact that all nodes share, such as a revocation or the hash of an API key."""
+
+    kind: str
+    id: str
+    value: str
+    """JSON text, of some kilobytes at most."""
+    at_ms: int
+    """When it was put, by the clock of the node."""
+    until_ms: int | None = None
+    """When it stops to count; None if it never does. Whoever reads it has to look at this."""
+    seq: int = 0
+    """Its place among all that was put and removed; given out by the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChanges:
+    """What was put and removed after some number."""
+
+    seq: int
+    """The number to ask from next time."""
+    records: tuple[Record, ...] = ()
+    """As they are now, in the order in which they were put."""
+    removed: tuple[tuple[str, str], ...] = ()
+    """Kind and id of each that was removed and is not there now."""
+    whole: bool = False
+    """Whether these are all that there are, so that any other is to be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something about a document that somebody outside is to be told."""
+
+    document: str
+    kind: str
+    """One of `ANNOUNCED`, or another that is posted."""
+    at_ms: int
+    data: str = ""
+    """JSON text, or nothing."""
+    id: int = 0
+    """Given out by the store; grows, and is never used twice."""
+    attempts: int = 0
+    """How often it was put back."""
+
+
 class Store(Protocol):
     """Keep documents. One object belongs to one event loop; every method may raise `StoreError`."""
 
@@ -188,6 +242,15 @@ class Store(Protocol):
     """Where it is, without secrets."""
     shared: bool
     """Whether other nodes are expected to write to it as well."""
+    announces: bool
+    """Whether `append`, `delete` and `undelete` put events into the outbox: those of the kinds
+    that it was made with (`announce`), in the transaction of what they tell.
+
+    `append` puts in "created" for a document that comes into being, and "changed" for each
+    document, unless one that nobody took yet is the last of the document's announced events.
+    `delete` puts in "deleted", `undelete` puts in "undeleted", each if it did something. `purge`
+    puts in nothing, and leaves what is there.
+    """
 
     async def open(self) -> None:
         """Connect, and bring the schema forward to this program's version.
@@ -297,3 +360,69 @@ class Store(Protocol):
 
     async def check(self, progress: Progress | None = None) -> Sequence[str]:
         """Return what is wrong with the store's own structure; empty if nothing is."""
+
+    # Records
+
+    async def put_record(self, record: Record, *, new: bool = False) -> bool:
+        """Put a record in the place of the one of its kind and id, if any; return whether it was.
+
+        Forgets a day later what has stopped to count, or was removed.
+
+        Args:
+            new: do nothing, and return False, if there is one that counts at `record.at_ms`.
+        """
+
+    async def remove_record(self, kind: str, id: str) -> bool:
+        """Remove a record; return whether there was one."""
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        """Return a record, also one that does not count any more; None if there is none."""
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """List records of a kind in the order of their ids' UTF-8 bytes, from the first above
+        `after`; also those that do not count any more.
+        """
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number, also by others; all that is there for 0.
+
+        Numbers are given out in the order of commits: who has read up to a number will never find
+        something new below it. Whoever asks from a number that is too old to tell what was removed
+        since is told all (`RecordChanges.whole`). What stops to count is not told.
+        """
+
+    # The outbox
+
+    async def post(self, events: Sequence[Event]) -> None:
+        """Put events into the outbox; `id` is not looked at.
+
+        The outbox is bounded: above `OUTBOX_MAX` events, those are dropped that wait longest, of
+        whatever kind, unless somebody has them in hand.
+        """
+
+    async def take_events(self, now_ms: int, *, lease_ms: int, limit: int = 100) -> Sequence[Event]:
+        """Take the oldest event of each document, oldest first, at most `limit`.
+
+        They belong to the caller until `now_ms + lease_ms`, and to whoever takes them after that.
+        There is none of a document of which somebody has one in hand, or whose oldest is not due.
+        Two callers never take the same at once, wherever they are.
+        """
+
+    async def end_events(self, ids: Sequence[int]) -> None:
+        """Remove events that were taken: they were delivered, or given up.
+
+        One that is in nobody's hands stays, since it may tell of more by now. That, and one that
+        is unknown, is no error.
+        """
+
+    async def put_back_event(self, id: int, due_ms: int) -> None:
+        """Let an event that was taken be taken again, from `due_ms` on; it keeps its place.
+
+        Counts one more attempt. One that is in nobody's hands, or unknown, is no error.
+        """
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox by id, from the first above `after`, and take nothing."""
+
+    async def event_counts(self) -> tuple[int, int]:
+        """Return how many events there are, and the time of the oldest (`at_ms`); 0 if none."""

@@ -1,4 +1,4 @@
-"""Copy documents from one store into another of any kind, through the contract alone."""
+"""Copy one store into another of any kind, through the contract alone."""
 
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -11,8 +11,11 @@ from plait.persistence.files import disk_errors, force_to_disk, refuse_existing,
 from plait.persistence.sqlite import SqliteStore
 from plait.persistence.store import (
     DocumentInfo,
+    Event,
     LoggedUpdate,
     Progress,
+    Record,
+    RecordChanges,
     Snapshot,
     Store,
     Stored,
@@ -21,6 +24,7 @@ from plait.persistence.store import (
 
 DOCUMENTS_A_PAGE = 500
 ROWS_A_PAGE = 500
+EVENTS_A_PAGE = 1000
 BYTES_A_PAGE = 8 << 20
 """Of one append, about: small documents share one, large ones take several."""
 
@@ -38,6 +42,12 @@ class Source(Protocol):
         self, *, prefix: str = "", after: str = "", limit: int = 100, deleted: bool = False
     ) -> Sequence[DocumentInfo]:
         """List documents by name."""
+
+    async def records_since(self, seq: int) -> RecordChanges:
+        """Return what was put and removed after a number."""
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """List the outbox."""
 
 
 @runtime_checkable
@@ -75,8 +85,13 @@ async def copy_store(source: Source, target: Store, progress: Progress | None = 
     """Copy all documents with their history, snapshots and deletions; return how many.
 
     The target gives out sequence numbers of its own. Documents that it has already are appended to.
-    The source should not be written meanwhile.
+    The source should not be written meanwhile. Records are copied first, unless the target has
+    later ones, and at the end what the outbox has; what somebody has in hand there is to be taken
+    anew.
     """
+    for record in (await source.records_since(0)).records:
+        if not _covers(await target.record(record.kind, record.id), record):
+            await target.put_record(record)
     total = 0
     async for _ in all_documents(source):
         total += 1
@@ -95,7 +110,21 @@ async def copy_store(source: Source, target: Store, progress: Progress | None = 
         if progress is not None:
             progress("documents copied", done, total)
     await _copy(batch, target)
+    async for page in _all_events(source):
+        await target.post(page)
     return done
+
+
+def _covers(there: Record | None, record: Record) -> bool:
+    """Return whether what a store has of a record is as new as another one."""
+    return there is not None and there.at_ms >= record.at_ms
+
+
+async def _all_events(source: Source) -> AsyncIterator[Sequence[Event]]:
+    after = 0
+    while page := await source.events(after=after, limit=EVENTS_A_PAGE):
+        yield page
+        after = page[-1].id
 
 
 async def _read(source: Source, target: Store, info: DocumentInfo) -> _Ready:
@@ -137,7 +166,10 @@ def _covered(snapshot: Snapshot | None, rows: Sequence[LoggedUpdate], seqs: Sequ
 
 
 async def differences(source: Source, target: Source) -> Sequence[str]:
-    """Return in what the documents of two stores differ by name, counts or sizes, in sentences."""
+    """Return what a copy lacks, in sentences.
+
+    Documents are compared by name, counts and sizes. Of records and events it may have more.
+    """
     there = {info.name: _outline(info) async for info in all_documents(target)}
     found = []
     async for info in all_documents(source):
@@ -146,7 +178,19 @@ async def differences(source: Source, target: Source) -> Sequence[str]:
             found.append(f"Document {info.name!r} is missing.")
         elif copied != _outline(info):
             found.append(f"Document {info.name!r} has other rows or sizes.")
-    return [*found, *(f"Document {name!r} is one too many." for name in there)]
+    found += [f"Document {name!r} is one too many." for name in there]
+    records = {(r.kind, r.id): r for r in (await target.records_since(0)).records}
+    for record in (await source.records_since(0)).records:
+        if not _covers(records.get((record.kind, record.id)), record):
+            found.append(f"The record {record.id!r} ({record.kind}) is missing.")
+    missing = await _count_events(source) - await _count_events(target)
+    if missing > 0:
+        found.append(f"Of what the outbox has, {missing} are missing.")
+    return found
+
+
+async def _count_events(source: Source) -> int:
+    return sum([len(page) async for page in _all_events(source)])
 
 
 def _outline(info: DocumentInfo) -> tuple[object, ...]:

@@ -3,8 +3,8 @@
 A change made here goes through the document's room like any other: it is checked, reaches everybody
 who is connected, and is answered when it is committed.
 
-There are no cookies and no logins here that a foreign page could use in a visitor's name, but there
-is the network: a page may send requests to 127.0.0.1. So every operation on documents checks
+Every operation on a document takes a right on it (`plait.server.rest`); the list shows what one may
+read. A page may send requests to 127.0.0.1, and with a visitor's cookie. So every operation checks
 `Origin`, which browsers send with every POST, PUT and DELETE; and a body has to be
 `application/octet-stream`, which no form can send.
 """
@@ -16,13 +16,17 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from os.path import commonprefix
 from urllib.parse import quote
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from plait.persistence import DocumentInfo
+from plait.server import rights
 from plait.server.apart import run_apart
+from plait.server.auth.guard import Guard
+from plait.server.auth.principal import Access, Principal, literal_prefix
 from plait.server.content import roots_as_json
 from plait.server.errors import (
     BadRequest,
@@ -49,6 +53,7 @@ from plait.server.openapi import (
 )
 from plait.server.origins import Origins
 from plait.server.rest import Bodies, Busy, Call, Rest
+from plait.server.rights import Rights
 from plait.server.room import Room
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 
@@ -90,22 +95,28 @@ def _serves(operation: Operation) -> Callable[[Method], Method]:
 
 def operations() -> list[Operation]:
     """Return what there is under `/api`."""
-    return [operation for operation, _ in _table]
+    return [operation for operation, _ in _table] + rights.operations()
 
 
 class Api:
     """The REST interface to a hub's documents."""
 
-    def __init__(self, hub: Hub, origins: Origins) -> None:
+    def __init__(
+        self, hub: Hub, guard: Guard, origins: Origins, bodies: Bodies, rights: Rights
+    ) -> None:
         self._hub = hub
+        self._guard = guard
         self._origins = origins
-        self._bodies = Bodies(hub.limits)
+        self._bodies = bodies
+        self._rights = rights
         self._contents = asyncio.Semaphore(CONTENTS)
 
     def routes(self) -> list[BaseRoute]:
         """Return what serves all of `/api`."""
         table = [(operation, method.__get__(self)) for operation, method in _table]
-        return [Rest(table, self._origins, self._hub.check_name, self._hub.counters.reach)]
+        table += self._rights.table()
+        check_name, reach = self._hub.check_name, self._hub.counters.reach
+        return [Rest(table, self._guard, self._origins, check_name, reach)]
 
     # The list
 
@@ -121,7 +132,8 @@ class Api:
                     content("Page", {"docs": [EXAMPLE], "next": None}),
                 )
             },
-            "Documents in the store, and those that somebody has open and has not written in yet.",
+            "Documents in the store, and those that somebody has open and has not written in yet, "
+            "of which one may read. A part may have fewer than `limit` though it is not the last.",
             (
                 Parameter("prefix", "Only documents whose names begin with this."),
                 Parameter("after", "Only names above this one: `next` of the part before."),
@@ -138,6 +150,7 @@ class Api:
         """Answer with a part of the list."""
         prefix, after = call.query.get("prefix", ""), call.query.get("after", "")
         limit, deleted = _limit(call), call.truth("deleted")
+        prefix = self._readable_prefix(call.principal, prefix)
         stored = await self._hub.store.documents(
             prefix=prefix, after=after, limit=limit + 1, deleted=deleted
         )
@@ -149,7 +162,11 @@ class Api:
         # Beyond the last that the store gave there may be others of its own, but one more than the
         # limit is enough to tell.
         names = sorted(found)[: limit + 1]
-        page = [self._shown(name, found[name]) for name in names[:limit]]
+        page = [
+            self._shown(name, found[name])
+            for name in names[:limit]
+            if self._guard.access(call.principal, name) >= Access.READ
+        ]
         return JSONResponse({"docs": page, "next": names[limit - 1] if names[limit:] else None})
 
     # One document
@@ -190,6 +207,7 @@ class Api:
                 409: "There is a document of that name.",
                 410: "A document of that name was deleted, and not purged.",
             },
+            needs=Access.WRITE,
         )
     )
     async def import_document(self, call: Call) -> Response:
@@ -201,7 +219,8 @@ class Api:
         state = await self._bodies.read(call.request)
         if state in NOTHING:
             raise _nothing()
-        changed = await self._apply(call.name, state, create=not merge)
+        changed = await self._apply(call, state, create=not merge)
+        self._note("document.imported", call, merged=there)
         if there:
             return JSONResponse({"changed": changed})
         if not changed:
@@ -219,6 +238,7 @@ class Api:
             "Its editors are closed with 4404. It can be brought back until it is purged.",
             (Parameter("purge", "Forget its content too; this can't be taken back.", _TRUTH),),
             errors={**_UNKNOWN, 410: "It is deleted already, and `purge` was not asked for."},
+            needs=Access.ADMIN,
         )
     )
     async def delete_document(self, call: Call) -> Response:
@@ -228,6 +248,7 @@ class Api:
         if not (purge and stored is not None and stored.deleted_ms is not None):
             await self._existing(call.name)
         await self._hub.delete(call.name, purge=purge)
+        self._note("document.purged" if purge else "document.deleted", call)
         return Response(status_code=204)
 
     @_serves(
@@ -238,12 +259,14 @@ class Api:
             "Bring a deleted document back",
             {200: Answer("The document, as it was.", _DOCUMENT)},
             errors={404: "There is no deleted document of that name."},
+            needs=Access.ADMIN,
         )
     )
     async def undelete_document(self, call: Call) -> Response:
         """Take a deletion back."""
         if not await self._hub.store.undelete(call.name):
             raise DocumentUnknown("there is no deleted document of that name")
+        self._note("document.undeleted", call)
         return JSONResponse(self._shown(call.name, await self._existing(call.name)))
 
     # Content
@@ -314,6 +337,7 @@ class Api:
             "The document need not exist before. Sending an update twice does no harm.",
             takes="A Yjs update (version 1) that builds upon nothing the document does not hold.",
             errors={410: "The document was deleted."},
+            needs=Access.WRITE,
         )
     )
     async def apply_update(self, call: Call) -> Response:
@@ -321,7 +345,7 @@ class Api:
         update = await self._bodies.read(call.request)
         if not update:
             raise UpdateRefused("the body is empty; send a Yjs update")
-        return JSONResponse({"changed": await self._apply(call.name, update)})
+        return JSONResponse({"changed": await self._apply(call, update)})
 
     # The description
 
@@ -340,6 +364,18 @@ class Api:
         return JSONResponse(describe(operations()))
 
     # What the operations share
+
+    def _note(self, event: str, call: Call, **facts: object) -> None:
+        address = call.request.client.host if call.request.client else None
+        who = {"subject": call.principal.subject, "address": address}
+        self._guard.audit.note(event, document=call.name, **who, **facts)
+
+    def _readable_prefix(self, principal: Principal, prefix: str) -> str:
+        """Return the longer of a prefix and what all that somebody may read begins with, if the one
+        is the beginning of the other: so that who may read little need not walk through all.
+        """
+        common = commonprefix([literal_prefix(grant.docs) for grant in principal.grants])
+        return common if common.startswith(prefix) else prefix
 
     def _shown(self, name: str, info: DocumentInfo | None) -> Json:
         """Return what is told of a document; without an info, of one that is not stored yet."""
@@ -394,7 +430,7 @@ class Api:
                 raise RoomUnavailable("the document was deleted or can't be loaded now; try again")
             yield room
 
-    async def _apply(self, name: str, update: bytes, *, create: bool = False) -> bool:
+    async def _apply(self, call: Call, update: bytes, *, create: bool = False) -> bool:
         """Apply an update and wait for the commit; return whether it changed anything.
 
         Args:
@@ -402,14 +438,15 @@ class Api:
         """
         if self._hub.writer.full:
             raise Busy("too much is not stored yet; try again")
-        async with self._room(name) as room:
+        async with self._room(call.name) as room:
 
             def check_empty() -> None:
                 """Refuse the second of two who create the same document."""
                 if room.document.clocks():
                     raise _in_the_way()
 
-            committed = room.apply(update, check=check_empty if create else None)
+            who = call.principal.subject if call.principal.token_id else ""
+            committed = room.apply(update, who, check=check_empty if create else None)
             try:
                 async with asyncio.timeout(COMMIT_SECONDS):
                     return await committed

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,6 +16,9 @@ from starlette.routing import Route, WebSocketRoute
 from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
 from plait.server.admission import Admission, source_of
 from plait.server.api import Api
+from plait.server.audit import Audit
+from plait.server.auth import setup
+from plait.server.auth.guard import Guard
 from plait.server.changes import Clock
 from plait.server.clock import SystemClock
 from plait.server.cluster import Cluster
@@ -22,11 +26,14 @@ from plait.server.compaction import Compactor
 from plait.server.counters import Counters
 from plait.server.direct import Sockets
 from plait.server.endpoint import Endpoint
-from plait.server.errors import ConfigError
+from plait.server.errors import ConfigError, PlaitError
 from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.metrics import CONTENT_TYPE, Metrics
 from plait.server.origins import Origins
+from plait.server.records import Records
+from plait.server.rest import Bodies
+from plait.server.rights import Rights
 from plait.server.settings import Settings
 from plait.server.wire.envelope import NODE_BYTES
 from plait.web.pages import routes as page_routes
@@ -74,6 +81,23 @@ class Plait:
             counters=self.counters,
             cluster=self.cluster,
         )
+
+        def wall() -> float:
+            return clock.wall_ms() / 1000
+
+        self.audit = Audit(wall, settings.audit_log)
+        self.guard = Guard(
+            setup.build(settings, self.store, wall),
+            self.audit,
+            wall,
+            open_to_this_machine=not setup.configured(settings),
+            cookie=settings.auth_cookie,
+        )
+        self.records = Records(self.store, self.guard.learn)
+        self.hub.on_notice = self.records.look
+        if self.cluster is not None:
+            self.records.on_change = self.cluster.tell_notice
+        self.hub.ticked.append(self.guard.tick)
         self.admission = Admission(self.limits)
         self.sockets = Sockets()
         self.hub.ticked.append(self.sockets.tick)
@@ -88,12 +112,15 @@ class Plait:
             StoreError: the store can't be opened; or, at the end, not everything could be stored.
         """
         async with AsyncExitStack() as stack:
+            stack.callback(self.audit.close)
+            stack.push_async_callback(self.guard.verifiers.close)
             await self.store.open()
             stack.push_async_callback(self.store.close)
+            await self.records.catch_up()
             await stack.enter_async_context(self.hub)
             stack.push_async_callback(self.drain)
-            watching = asyncio.create_task(self.metrics.watch_delay())
-            stack.callback(watching.cancel)
+            for work in (self.metrics.watch_delay(), self.records.run()):
+                stack.callback(asyncio.create_task(work).cancel)
             yield
 
     async def drain(self) -> None:
@@ -111,14 +138,17 @@ class Plait:
                 yield
 
         origins = Origins(self.settings.allow_origin)
-        endpoint = Endpoint(self.hub, origins, self.admission, self.sockets)
+        endpoint = Endpoint(self.hub, self.guard, origins, self.admission, self.sockets)
+        bodies = Bodies(self.limits)
+        issue = partial(setup.issue, self.settings) if self.settings.token_secret else None
+        rights = Rights(self.guard, self.records, bodies, self.guard.wall, issue)
         return Starlette(
             routes=[
                 WebSocketRoute("/ws/{name:path}", endpoint.under_ws),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),
-                *Api(self.hub, origins).routes(),
+                *Api(self.hub, self.guard, origins, bodies, rights).routes(),
                 *page_routes(),
                 WebSocketRoute("/{name:path}", endpoint.bare),
             ],
@@ -161,13 +191,20 @@ class Plait:
         """Numbers for Prometheus. What comes through a proxy comes from elsewhere."""
         host = request.client.host if request.client else None
         proxied = any(header in request.headers for header in PROXY_HEADERS)
-        if not self.settings.metrics_public and (proxied or source_of(host) is not None):
+        elsewhere = proxied or source_of(host) is not None
+        if elsewhere and not (self.settings.metrics_public or await self._is_operator(request)):
             return PlainTextResponse(
-                "metrics are told to this machine only; set metrics_public (--metrics-public) to "
-                "tell others",
+                "metrics are told to this machine, and to who brings a token of an admin of all "
+                "documents; set metrics_public (--metrics-public) to tell others",
                 403,
             )
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _is_operator(self, request: Request) -> bool:
+        try:
+            return self.guard.is_operator(await self.guard.identify(request, None))
+        except PlaitError:
+            return False
 
     def _count_full(self, state: WriterState) -> None:
         if state.full and not self._full:
@@ -208,4 +245,10 @@ def _limits(settings: Settings) -> Limits:
         connections_max=settings.connections_max,
         connections_per_address=settings.connections_per_address,
         rooms_max=settings.rooms_max,
+        connections_per_subject=settings.connections_per_subject,
+        handshakes_per_second=settings.handshakes_per_second,
+        subject_frames_per_second=settings.subject_frames_per_second,
+        subject_bytes_per_second=settings.subject_mb_per_second << 20,
+        address_frames_per_second=settings.address_frames_per_second,
+        address_bytes_per_second=settings.address_mb_per_second << 20,
     )

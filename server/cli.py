@@ -3,36 +3,37 @@ only.
 """
 
 import argparse
-import asyncio
 import io
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from plait.persistence import StoreError
 from plait.server import __version__, logs, settings
+from plait.server.cli_auth_options import add_keys, add_tokens
+from plait.server.cli_options import (
+    MISUSED as MISUSED,
+)
+from plait.server.cli_options import (
+    Commands,
+    Parser,
+    Run,
+    Work,
+    add_output,
+    add_yes,
+    on_store,
+    run_on_store,
+)
 from plait.server.errors import ConfigError, PlaitError
 
 if TYPE_CHECKING:
     from plait.server.command import Command
 
 FAILED = 1
-MISUSED = 2
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 and the number of a signal, as a shell reports it: SIGINT, SIGPIPE."""
-
-Run = Callable[[argparse.Namespace], int]
-Work = Callable[["Command", argparse.Namespace], Coroutine[Any, Any, int]]
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(MISUSED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,14 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="plait",
         usage="plait [--version] COMMAND ...",
         description="A collaboration server for Yjs documents.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"plait {__version__}")
-    commands = _Commands(
+    commands = Commands(
         parser.add_subparsers(
             prog="plait", metavar="COMMAND", required=True, help=argparse.SUPPRESS
         )
@@ -79,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.begin("serving")
     _add_serve(commands)
     _add_health(commands)
+    commands.begin("who may come in")
+    add_tokens(commands)
+    add_keys(commands)
     commands.begin("documents, in a store that a server may be running on")
     _add_docs(commands)
     commands.begin("stores")
@@ -89,50 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Commands:
-    """Adds commands, and remembers them in groups, for the overview."""
-
-    def __init__(self, subparsers: "argparse._SubParsersAction[Any]") -> None:
-        self._subparsers = subparsers
-        self._lines: list[str] = []
-
-    def begin(self, title: str) -> None:
-        """Begin a group."""
-        self._lines += ["", f"{title}:"] if self._lines else [f"{title}:"]
-
-    def family(self, name: str, summary: str) -> "argparse._SubParsersAction[Any]":
-        """Add a word that has commands of its own."""
-        parser = self._subparsers.add_parser(name, help=summary, description=summary)
-        family: argparse._SubParsersAction[Any] = parser.add_subparsers(
-            title="commands", metavar="COMMAND", required=True
-        )
-        return family
-
-    def add(
-        self,
-        name: str,
-        summary: str,
-        description: str,
-        family: "argparse._SubParsersAction[Any] | None" = None,
-        prefix: str = "",
-    ) -> argparse.ArgumentParser:
-        """Add a command."""
-        self._lines.append(f"  {prefix + name:<16}  {summary}")
-        parser: argparse.ArgumentParser = (family or self._subparsers).add_parser(
-            name, help=summary, description=description
-        )
-        return parser
-
-    def overview(self) -> str:
-        """Return all commands with a line on each."""
-        more = "`plait COMMAND --help` tells the options of a command."
-        return "\n".join([*self._lines, "", more])
-
-
 # plait serve
 
 
-def _add_serve(commands: _Commands) -> None:
+def _add_serve(commands: Commands) -> None:
     parser = commands.add("serve", "serve rooms", "Serve rooms.")
     parser.set_defaults(run=_serve)
     parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
@@ -153,7 +117,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     return serve(chosen)
 
 
-def _add_health(commands: _Commands) -> None:
+def _add_health(commands: Commands) -> None:
     parser = commands.add(
         "health",
         "ask the server of this machine whether it is ready",
@@ -177,7 +141,7 @@ def _health(parsed: argparse.Namespace) -> int:
 # plait docs
 
 
-def _add_docs(commands: _Commands) -> None:
+def _add_docs(commands: Commands) -> None:
     family = commands.family(
         "docs",
         "Look after documents. A server that runs on the store notices changes within a second.",
@@ -185,7 +149,7 @@ def _add_docs(commands: _Commands) -> None:
 
     def add(name: str, summary: str, description: str, work: Work) -> argparse.ArgumentParser:
         parser = commands.add(name, summary, description, family, "docs ")
-        _on_store(parser, work)
+        on_store(parser, work)
         return parser
 
     parser = add("list", "list documents", "List documents in the order of their names.", _list)
@@ -206,7 +170,7 @@ def _add_docs(commands: _Commands) -> None:
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--purge", action="store_true", help="forget it for good, at once")
-    _add_yes(parser)
+    add_yes(parser)
     parser = add(
         "undelete", "bring a deleted document back", "Bring a deleted document back.", _undelete
     )
@@ -285,12 +249,12 @@ async def _undelete(command: "Command", parsed: argparse.Namespace) -> int:
 # plait store
 
 
-def _add_store(commands: _Commands) -> None:
+def _add_store(commands: Commands) -> None:
     family = commands.family("store", "Look after the store that documents are kept in.")
 
     def add(name: str, summary: str, description: str, work: Work) -> argparse.ArgumentParser:
         parser = commands.add(name, summary, description, family, "store ")
-        _on_store(parser, work)
+        on_store(parser, work)
         return parser
 
     parser = add(
@@ -336,7 +300,7 @@ def _add_store(commands: _Commands) -> None:
     )
     parser.add_argument("backup", metavar="BACKUP")
     _add_names(parser, "only this one, by a new edit; may be given several times")
-    _add_yes(parser)
+    add_yes(parser)
     add(
         "migrate",
         "bring the store forward",
@@ -347,7 +311,7 @@ def _add_store(commands: _Commands) -> None:
     _add_copy(commands, family)
 
 
-def _add_copy(commands: _Commands, family: "argparse._SubParsersAction[Any]") -> None:
+def _add_copy(commands: Commands, family: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add(
         "copy",
         "copy the store into another",
@@ -359,8 +323,8 @@ def _add_copy(commands: _Commands, family: "argparse._SubParsersAction[Any]") ->
     )
     parser.add_argument("source", metavar="FROM", help="the URL of a store")
     parser.add_argument("to", metavar="TO", help="the URL of one that is not there, or empty")
-    _add_output(parser)
-    parser.set_defaults(store=None, config=None, run=lambda parsed: _run(_copy, parsed))
+    add_output(parser)
+    parser.set_defaults(store=None, config=None, run=lambda parsed: run_on_store(_copy, parsed))
 
 
 def _add_names(parser: argparse.ArgumentParser, text: str) -> None:
@@ -415,7 +379,7 @@ async def _copy(command: "Command", parsed: argparse.Namespace) -> int:
 # plait bench
 
 
-def _add_bench(commands: _Commands) -> None:
+def _add_bench(commands: Commands) -> None:
     from plait.server.cli_bench import add_options
 
     parser = commands.add(
@@ -433,45 +397,3 @@ def _bench(parsed: argparse.Namespace) -> int:
     from plait.server.cli_bench import bench
 
     return bench(parsed)
-
-
-# What the commands on a store have in common
-
-
-def _on_store(parser: argparse.ArgumentParser, work: Work) -> None:
-    """Give a command the options that all on a store have, and something to run."""
-    parser.add_argument(
-        "--store", metavar="URL", help="where documents are kept (default: sqlite:///plait.db)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
-    _add_output(parser)
-    parser.set_defaults(run=lambda parsed: _run(work, parsed))
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument(
-        "--quiet", action="store_true", help="print neither progress nor what was done"
-    )
-
-
-def _add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--yes", action="store_true", help="do not ask; needed where nobody can be asked"
-    )
-
-
-def _run(work: Work, parsed: argparse.Namespace) -> int:
-    from plait.server.command import Command
-    from plait.server.memory import raise_stack_limit
-    from plait.server.terminal import Terminal
-
-    raise_stack_limit()
-    chosen = settings.from_process({"store": parsed.store}, parsed.config)
-    terminal = Terminal(
-        as_json=parsed.json, quiet=parsed.quiet, assume_yes=getattr(parsed, "yes", False)
-    )
-    try:
-        return asyncio.run(work(Command(chosen, terminal), parsed))
-    finally:
-        terminal.clear()

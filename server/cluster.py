@@ -27,6 +27,8 @@ from plait.server.wire.envelope import (
     decode_envelope,
     encode_envelope,
     node_of,
+    seal,
+    unseal,
 )
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ class Told(Protocol):
 
     def deleted(self, name: str) -> None:
         """Another node has deleted a document."""
+
+    def noticed(self) -> None:
+        """There is something new about keys or rights in the store."""
 
 
 class Cluster:
@@ -78,7 +83,7 @@ class Cluster:
         self._clock = clock
         self._counters = counters
         self._prefix = prefix
-        self.share("")
+        self.share("", b"")
         self._links: dict[str, Link] = {}
         self._touched: dict[Link, None] = {}
         self._greeting: deque[str] = deque()
@@ -99,10 +104,15 @@ class Cluster:
         """How many nodes are alive, as far as this one knows, itself included."""
         return 1 + len(self._heard_at)
 
-    def share(self, store: str) -> None:
+    def share(self, store: str, key: bytes) -> None:
         """Speak to nodes with this store only: others that use the same Redis have other documents.
         Called before anything is said.
+
+        Args:
+            store: the store's identity, a part of the channels' names.
+            key: what only those know who have the store.
         """
+        self._key = key
         self._rooms_channel = f"{self._prefix}:{store}:room:"
         self._nodes_channel = f"{self._prefix}:{store}:node:"
         self._all_channel = f"{self._prefix}:{store}:nodes"
@@ -149,6 +159,10 @@ class Cluster:
         """Tell that a document was deleted."""
         self.say(Envelope(self.node, Kind.DELETED, name))
 
+    def tell_notice(self) -> None:
+        """Tell that there is something new about keys or rights in the store."""
+        self._publish(self._all_channel, Envelope(self.node, Kind.NOTICE))
+
     # Implements link.Outlet
 
     def say(self, envelope: Envelope) -> None:
@@ -174,7 +188,7 @@ class Cluster:
     def _publish(self, channel: str, envelope: Envelope) -> None:
         if self._left:
             return
-        message = encode_envelope(envelope)
+        message = seal(encode_envelope(envelope), self._key)
         self._counters.relay_sent += 1
         self._counters.relay_sent_bytes += len(message)
         self.relay.publish(channel, message)
@@ -190,7 +204,7 @@ class Cluster:
         self._counters.relay_received += 1
         self._counters.relay_received_bytes += len(message)
         try:
-            envelope = decode_envelope(message)
+            envelope = decode_envelope(unseal(message, self._key))
             if node in self._heard_at or len(self._heard_at) < NODES_MAX:
                 self._heard_at[node] = now
             if node in self._silent:  # It may hold this one for dead, too.
@@ -208,6 +222,9 @@ class Cluster:
 
     def _take_in(self, envelope: Envelope, now: float) -> None:
         if envelope.kind is Kind.BEAT:
+            return
+        if envelope.kind is Kind.NOTICE:
+            self.hub.noticed()
             return
         if envelope.kind is Kind.BYE:
             self._gone(envelope.node)

@@ -10,15 +10,16 @@ frames one by one, and closes when `closing` is set and none are left.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from plait.server.counters import Counters
 from plait.server.errors import DecodeError, PlaitError
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
-from plait.server.quota import Quota
+from plait.server.quota import Bucket, Quota
 from plait.server.room import Room
-from plait.server.wire.messages import Codec
+from plait.server.wire.messages import Authenticate, Codec
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,25 @@ def _only_room(frame: bytes) -> str:
 
 def _nobody() -> None:
     """Wake nobody."""
+
+
+class Visitor(Protocol):
+    """Whose connection it is, and what they may do."""
+
+    @property
+    def who(self) -> str:
+        """What the log of updates calls them."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether their edits are accepted."""
+
+    @property
+    def shared(self) -> tuple[Bucket, ...]:
+        """What they have left together with others."""
+
+    def renew(self, connection: "Connection", token: str) -> None:
+        """Go by another token, and tell the connection what came of it."""
 
 
 class Closing:
@@ -55,6 +75,7 @@ class Connection:
         peer: what the log calls the other side.
         counters: of the node.
         outbox: where frames for the client go, if its shell has one of its own.
+        visitor: whose it is; without one it may do everything.
     """
 
     __slots__ = (
@@ -66,6 +87,7 @@ class Connection:
         "_limits",
         "_memberships",
         "_quota",
+        "_visitor",
         "_wake",
         "closing",
         "outbox",
@@ -81,6 +103,7 @@ class Connection:
         address_of: Callable[[bytes], str] = _only_room,
         counters: Counters | None = None,
         outbox: Outbox | None = None,
+        visitor: Visitor | None = None,
     ) -> None:
         self.outbox = Outbox(limits, wake) if outbox is None else outbox
         self.closing: Closing | None = None
@@ -92,17 +115,26 @@ class Connection:
         self._memberships: dict[str, tuple[Room, Member]] = {}
         self._alone: tuple[Room, Member] | None = None
         """The one membership, in a dialect without addresses."""
-        self._quota = Quota(limits, clock())
+        self._visitor = visitor
+        self._quota = Quota(limits, clock(), *(visitor.shared if visitor is not None else ()))
         self._counters = counters or Counters()
         self._counters.opened += 1
         self._ended = False
 
     # Rooms
 
-    def join(self, room: Room, codec: Codec, *, address: str = "", who: str = "") -> None:
+    def join(self, room: Room, codec: Codec, *, address: str = "") -> None:
         """Become a member of a room; frames with this address are messages to it."""
         assert address not in self._memberships
-        member = Member(self, codec, self._limits, self._clock(), who)
+        visitor = self._visitor
+        member = Member(
+            self,
+            codec,
+            self._limits,
+            self._clock(),
+            visitor.who if visitor is not None else "",
+            may_write=visitor is None or visitor.may_write,
+        )
         self._memberships[address] = room, member
         if self._address_of is _only_room:
             self._alone = room, member
@@ -119,8 +151,26 @@ class Connection:
         self._ended = True
 
     def forget(self) -> None:
-        """Let go of its shell, which refers to it; nothing else may be done with it then."""
+        """Let go of those who refer to it; nothing else may be done with it then."""
         self._wake = self.outbox.wake = _nobody
+        self._visitor = None
+
+    # Rights
+
+    def permit(self, may_write: bool) -> None:
+        """Accept edits from now on, or no more."""
+        for room, member in list(self._memberships.values()):
+            room.permit(member, may_write)
+
+    def renewed(self, may_write: bool) -> None:
+        """Tell the client that its token was accepted, and what it may do with it."""
+        for room, member in list(self._memberships.values()):
+            room.send(member, [member.codec.permission(writes=may_write)])
+
+    def deny(self, reason: str) -> None:
+        """Tell the client that its token was not accepted; nothing has changed."""
+        for room, member in list(self._memberships.values()):
+            room.send(member, [member.codec.denied(reason)])
 
     # Frames
 
@@ -149,7 +199,13 @@ class Connection:
             if membership is None:
                 raise DecodeError("the message is addressed to a document that is not open here")
             room, member = membership
-            room.receive(member, member.codec.decode(frame))
+            message = member.codec.decode(frame)
+            if type(message) is not Authenticate:
+                room.receive(member, message)
+            elif self._visitor is not None:
+                self._visitor.renew(self, message.token)
+            else:
+                raise DecodeError("tokens mean nothing here")
         except PlaitError as error:
             self.close(error)
         except Exception:

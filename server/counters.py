@@ -13,20 +13,34 @@ from collections.abc import Sequence
 from plait.server.errors import PlaitError, UpdateRefused
 
 LIMITS = (
+    "address_frames_per_second",
+    "address_mb_per_second",
     "connections_max",
     "connections_per_address",
+    "connections_per_subject",
     "document_mb",
     "frames_per_second",
+    "handshakes_per_second",
     "mb_per_second",
     "message_mb",
+    "open_heads",
     "pending",
     "presence",
     "rooms_max",
     "shared_types",
+    "slow_body",
+    "slow_head",
     "slow_reader",
+    "slow_response",
+    "subject_frames_per_second",
+    "subject_mb_per_second",
+    "too_large_head",
     "unsaved_mb",
 )
 """Limits whose hits are counted: settings by their names, and what has no setting."""
+
+WEBHOOKS = ("delivered", "failed", "given_up", "dropped")
+"""What may come of an event that is to be told by webhook."""
 
 COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 DELAY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -85,6 +99,7 @@ class Counters:
         "updates_duplicate",
         "updates_pending",
         "updates_refused",
+        "webhooks",
     )
 
     def __init__(self) -> None:
@@ -130,6 +145,11 @@ class Counters:
         """Times that a message of another node was missing, and was asked for."""
         self.relay_refused = 0
         """Messages of other nodes that could not be taken in."""
+
+        self.webhooks: Counter[str] = Counter(dict.fromkeys(WEBHOOKS, 0))
+        """Attempts to tell of an event that went well or did not, and events that nobody is told of
+        any more: after many attempts, or since too many were noted while the store was away.
+        """
 
     def send(self, frames: int, size: int) -> None:
         """Count frames of one size that were given to sockets."""

@@ -19,7 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -35,7 +35,7 @@ from plait.server.hub import Hub
 from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
-from plait.server.pump import CLOSE_SECONDS
+from plait.server.pump import CLOSE_SECONDS, Visit
 from plait.server.wire.messages import Codec
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,6 @@ UNIT_BYTES = 4096
 
 BINARY = WSMsgType.BINARY
 CONTINUATION = WSMsgType.CONTINUATION
-
-
-class Releasable(Protocol):
-    """Something that a socket holds as long as it is open."""
-
-    def release(self) -> None:
-        """Let go of it; a second time does nothing."""
 
 
 class DirectOutbox(Outbox):
@@ -153,7 +146,7 @@ class DirectSocket(WSListener):
     """One client's socket, between picows and a `Connection`; implements `handover.Listener`.
 
     Args:
-        held: what the socket holds besides its lease, released when it ends.
+        visit: what the socket holds besides its lease, released when it ends.
     """
 
     __slots__ = (
@@ -161,7 +154,6 @@ class DirectSocket(WSListener):
         "_codec",
         "_early",
         "_farewell",
-        "_held",
         "_hub",
         "_lease",
         "_limits",
@@ -173,6 +165,7 @@ class DirectSocket(WSListener):
         "_pings",
         "_sockets",
         "_transport",
+        "_visit",
         "_waiting",
         "connection",
         "connections",
@@ -186,14 +179,14 @@ class DirectSocket(WSListener):
         lease: Lease,
         codec: Codec,
         peer: str,
-        *held: Releasable,
+        visit: Visit,
     ) -> None:
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._limits = hub.limits
         self._sockets = sockets
         self._lease = lease
-        self._held = held
+        self._visit = visit
         self._codec = codec
         self._outbox = DirectOutbox(hub.limits, self.woken)
         self._transport: WSTransport | None = None
@@ -217,13 +210,13 @@ class DirectSocket(WSListener):
             peer,
             outbox=self._outbox,
             counters=hub.counters,
+            visitor=visit,
         )
 
     def release(self) -> None:
         """Let go of what is held; for a socket that was not taken over after all."""
         self._lease.release()
-        for each in self._held:
-            each.release()
+        self._visit.release()
 
     # What picows calls
 
@@ -233,6 +226,7 @@ class DirectSocket(WSListener):
         self._outbox.connect(transport)
         self._sockets.add(self)
         self.connection.join(self._lease.room, self._codec)
+        self._visit.attach(self.connection)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame, which is whole, or a part of a message, or about the socket itself."""

@@ -1,5 +1,8 @@
 """The WebSocket endpoint: the one place where Starlette's sockets are read and written.
 
+What costs least is looked at first: where the socket comes from, how many come from there, who it
+is, what they may, whether there is a place; only then the room is opened.
+
 A room is opened before the socket is accepted. A y-websocket client whose socket opens and is
 closed then comes back after 100 ms, for ever; one whose handshake is refused waits longer each
 time, up to 2.5 s. So what can be known beforehand (a bad name, a deleted document, a store that is
@@ -11,22 +14,38 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from plait.server.admission import Admission, Ticket
+from plait.server.admission import Admission
+from plait.server.auth.credentials import chosen_protocol, offered_protocols
+from plait.server.auth.guard import Guard
 from plait.server.direct import DirectSocket, Sockets
-from plait.server.errors import BadRoomName, CloseCode, MessageTooBig, PlaitError, TextRefused
+from plait.server.errors import (
+    BadRoomName,
+    CloseCode,
+    MessageTooBig,
+    NotAllowed,
+    PlaitError,
+    TextRefused,
+    Unauthorized,
+)
 from plait.server.handover import EXTENSION
 from plait.server.hub import Hub
 from plait.server.leases import Lease
 from plait.server.origins import Origins
 from plait.server.pump import LinkLost, pump
+from plait.server.refusal import Refusals
+from plait.server.visit import Visit
 from plait.server.wire.ywebsocket import YWEBSOCKET
 
 
 class Endpoint:
     """Serve y-websocket clients under `/ws/NAME`, or under any path that no other route takes."""
 
-    def __init__(self, hub: Hub, origins: Origins, admission: Admission, sockets: Sockets) -> None:
+    def __init__(
+        self, hub: Hub, guard: Guard, origins: Origins, admission: Admission, sockets: Sockets
+    ) -> None:
         self._hub = hub
+        self._guard = guard
+        self._refusals = Refusals()
         self._sockets = sockets
         self._origins = origins
         self._admission = admission
@@ -40,45 +59,67 @@ class Endpoint:
         await self._serve(websocket, "/")
 
     async def _serve(self, websocket: WebSocket, prefix: str) -> None:
+        name, from_our_pages = "", False
         try:
-            self._origins.check(websocket)
             host = websocket.client.host if websocket.client else None
-            ticket = self._admission.enter(host)
+            self._admission.knock(host, self._hub.clock.monotonic())
+            self._origins.check(websocket)
+            from_our_pages = True
+            name = room_name(websocket, prefix)
+            self._hub.check_name(name)
+            visit = await self._enter(websocket, host, name)
             try:
-                lease = await self._hub.lease(room_name(websocket, prefix))
+                lease = await self._hub.lease(name)
             except BaseException:
-                ticket.release()
+                visit.release()
                 raise
-            await self._carry(websocket, lease, ticket)
+            await self._carry(websocket, lease, visit)
         except PlaitError as error:
             self._hub.counters.refuse(error)
-            await _refuse(websocket, error)
+            if isinstance(error, Unauthorized | NotAllowed):
+                where = {"document": name, "address": host}
+                self._guard.audit.note("auth.refused", **where, reason=str(error))
+            elif error.limit:
+                self._guard.audit.note("limit.reached", limit=error.limit, address=host)
+            if not (from_our_pages and await self._refusals.hold(websocket, error)):
+                await _refuse(websocket, error)
         except WebSocketDisconnect:
             pass  # It was gone before it was accepted.
 
-    async def _carry(self, websocket: WebSocket, lease: Lease, ticket: Ticket) -> None:
-        """Accept the socket, and let go of lease and ticket when it ends: here, or, if the server
+    async def _enter(self, websocket: WebSocket, host: str | None, name: str) -> Visit:
+        """Return the visit of somebody who may read the document, if there is a place."""
+        principal = await self._guard.identify(websocket, name)
+        held = self._guard.let_in(principal, name)
+        try:
+            ticket = self._admission.enter(host, held.who)
+        except BaseException:
+            held.release()
+            raise
+        return Visit(ticket, held, self._hub.spawn)
+
+    async def _carry(self, websocket: WebSocket, lease: Lease, visit: Visit) -> None:
+        """Accept the socket, and let go of lease and visit when it ends: here, or, if the server
         hands sockets over, long after this has returned.
         """
         # A client that offers subprotocols gives up unless the server selects one.
-        subprotocol = next(iter(websocket.scope["subprotocols"]), None)
+        subprotocol = chosen_protocol(offered_protocols(websocket))
         peer = "{}:{}".format(*websocket.client) if websocket.client else "-"
         hand_over = websocket.scope.get("extensions", {}).get(EXTENSION)
         try:
             if hand_over is None:
                 await websocket.accept(subprotocol)
                 link = _WebSocketLink(websocket)
-                await pump(self._hub, lease.room, YWEBSOCKET, link, peer)
+                await pump(self._hub, lease.room, YWEBSOCKET, link, peer, visit)
             else:
-                socket = DirectSocket(self._hub, self._sockets, lease, YWEBSOCKET, peer, ticket)
+                socket = DirectSocket(self._hub, self._sockets, lease, YWEBSOCKET, peer, visit)
                 if hand_over(socket, subprotocol):
                     return
         except BaseException:
             lease.release()
-            ticket.release()
+            visit.release()
             raise
         lease.release()
-        ticket.release()
+        visit.release()
 
 
 class _WebSocketLink:

@@ -10,7 +10,7 @@
     │   │   └── DocumentFull       the document has reached its size; only deletions are accepted
     │   ├── BadRoomName            a room name that is empty, too long or not UTF-8
     │   ├── BadRequest             a REST request that can't be understood
-    │   ├── Unauthorized           no token where one is needed, or one that is not, or no more, valid
+    │   ├── Unauthorized           no token where one is needed, or one that is not valid now
     │   └── NotAllowed             a web page of another origin, or something that needs a right
     ├── DocumentUnknown            there is no document of that name
     ├── DocumentInTheWay           there is one already

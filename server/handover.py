@@ -24,6 +24,7 @@ for what uvicorn expects of such a class.
 import asyncio
 import logging
 from binascii import Error, a2b_base64
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -31,8 +32,9 @@ from urllib.parse import unquote
 from picows import WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from plait.server.guard import Guard, GuardedProtocol
 
 EXTENSION = "plait.hand_over"
 
@@ -109,21 +111,27 @@ _HANDSHAKE = (
 """What picows is given instead of the client's handshake, and what came after that."""
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(GuardedProtocol):
     """uvicorn's HTTP protocol, which passes on what it has parsed of a handshake instead of writing
     a request again (`Config(http=...)`).
     """
 
-    def handle_websocket_upgrade(self) -> None:
+    def pass_on(self) -> None:
         """Pass the socket on."""
         self.connections.discard(self)
         handshake = HandOver(self.config, self.server_state)
         handshake.connection_made(self.transport)
         self.transport.set_protocol(handshake)
         handshake.begin(cast(dict[str, Any], self.scope), self.url)
-        # It refers back. Kept until the garbage collector comes by, both would take more memory
-        # than the WebSocket does.
-        self.parser = None  # type: ignore[assignment]
+
+
+def http_protocol(sockets: str, guard: Guard) -> Any:
+    """Return what `uvicorn.Config(http=...)` takes: it makes the protocol of each connection.
+
+    Args:
+        sockets: the setting: `direct` hands sockets over, `asgi` leaves them to uvicorn.
+    """
+    return partial(HttpProtocol if sockets == "direct" else GuardedProtocol, guard=guard)
 
 
 class HandOver(asyncio.Protocol):

@@ -12,6 +12,8 @@ from plait.server.counters import Counters
 from plait.server.errors import DocumentFull, PlaitError
 from plait.server.member import Member
 
+READ_ONLY = "you may read this document, not edit it; what you typed is not saved"
+
 
 class Host(Protocol):
     """The room, as far as it is needed here."""
@@ -74,6 +76,13 @@ class Holding:
             member.codec.denied(str(error)), self._clock.monotonic()
         ):
             self._capacity.told(member)
+
+    def refuse(self, member: Member) -> None:
+        """Tell a member that it may not edit; what it sent is dropped."""
+        self._counters.updates_refused += 1
+        now = self._clock.monotonic()
+        if member.session.tells_refused(now):
+            member.send(member.codec.denied(READ_ONLY), now)
 
     def take_back(self, typed: Sequence[Change]) -> None:
         """Hold again what was typed in a transaction that pycrdt could not end: it may have failed

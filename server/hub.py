@@ -44,6 +44,7 @@ from plait.server.leases import Entry, Lease
 from plait.server.limits import Limits
 from plait.server.loading import Loader
 from plait.server.memory import give_back
+from plait.server.records import shared_key
 from plait.server.room import Room
 from plait.server.source import RoomSource, Uploads
 
@@ -108,6 +109,8 @@ class Hub:
         self.stopping = False
         self.ticked: list[Callable[[], None]] = []
         """Called about once a second."""
+        self.on_notice: Callable[[], None] = lambda: None
+        """Called when another node says that there is something new among the store's records."""
         self._compactor = compactor
         self._idle_seconds = idle_seconds
         self._memory_bytes_max = memory_bytes_max
@@ -126,7 +129,7 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         if self.cluster is not None:
-            self.cluster.share(await self.store.identity())
+            self.cluster.share(await self.store.identity(), await shared_key(self.store))
         await self._tasks.__aenter__()
         works = [
             self.writer.run(),
@@ -447,6 +450,10 @@ class Hub:
         now, so that the store knows nothing of it.
         """
         self._send_away(name)
+
+    def noticed(self) -> None:
+        """Have the records read that another node has changed."""
+        self.on_notice()
 
     def _follow_seconds(self) -> float:
         relayed = self.cluster is not None and self.cluster.whole

@@ -23,6 +23,14 @@ class Limits:
     """
     bytes_per_second: int = 16 << 20
     """What one connection may send, in the long run; 0 for no limit."""
+    subject_frames_per_second: int = 20_000
+    """Messages of all connections of one subject, in the long run; 0 for no limit."""
+    subject_bytes_per_second: int = 64 << 20
+    """What all connections of one subject may send, in the long run; 0 for no limit."""
+    address_frames_per_second: int = 100_000
+    """Messages of all connections from one address beyond this machine; 0 for no limit."""
+    address_bytes_per_second: int = 256 << 20
+    """What all connections from one such address may send; 0 for no limit."""
     burst_seconds: int = 10
     """So many seconds' worth may come at once: a script's thousand small edits, a large paste."""
 
@@ -32,6 +40,24 @@ class Limits:
     """Sockets from one address beyond this machine: a large office behind one router; 0 for no
     limit.
     """
+    connections_per_subject: int = 200
+    """Sockets of one subject: somebody with many tabs on several devices; 0 for no limit."""
+    handshakes_per_second: int = 100
+    """Handshakes from one address beyond this machine, in the long run; 0 for no limit."""
+    addresses_max: int = 10_000
+    """Addresses and subjects that are remembered after all their sockets are gone."""
+
+    heads_max: int = 2_000
+    """Connections that have not sent the whole head of a request; beyond it the oldest is cut."""
+    head_seconds: float = 10.0
+    """How long a request's head may take: from the connection, or from the head's first byte."""
+    head_bytes_max: int = 64 << 10
+    """The head of a request: a token of 16 KB, twice, and a browser's cookies."""
+    stall_seconds: float = 60.0
+    """A client of HTTP that sends no more of a request's body, or takes no more of a response, for
+    this long is cut off.
+    """
+
     rooms_max: int = 100_000
     """Rooms in memory, at about 10 KB for an empty one; 0 for no limit."""
     loads_max: int = 64
@@ -94,17 +120,25 @@ class Limits:
     unsaved_bytes_max: int = 64 << 20
     """Updates not yet in the store; above it the server stops reading from its sockets."""
 
+    def burst_of(self, rate: int) -> int:
+        """Return how many messages or handshakes may come at once where a rate is the limit."""
+        return self.burst_seconds * rate
+
+    def burst_of_bytes(self, rate: int) -> int:
+        """Return how many bytes may come at once: a whole document, and once more after a
+        reconnection.
+        """
+        return max(self.burst_seconds * rate, 2 * self.message_bytes_max)
+
     @property
     def frames_burst(self) -> int:
         """Messages that a connection may send at once."""
-        return self.burst_seconds * self.frames_per_second
+        return self.burst_of(self.frames_per_second)
 
     @property
     def bytes_burst(self) -> int:
-        """Bytes that a connection may send at once: a whole document, and once more after a
-        reconnection.
-        """
-        return max(self.burst_seconds * self.bytes_per_second, 2 * self.message_bytes_max)
+        """Bytes that a connection may send at once."""
+        return self.burst_of_bytes(self.bytes_per_second)
 
     def __post_init__(self) -> None:
         assert self.outbox_bytes_low < self.outbox_bytes_high

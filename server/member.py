@@ -46,14 +46,21 @@ class Member:
     )
 
     def __init__(
-        self, socket: Socket, codec: Codec, limits: Limits, now: float, who: str = ""
+        self,
+        socket: Socket,
+        codec: Codec,
+        limits: Limits,
+        now: float,
+        who: str = "",
+        *,
+        may_write: bool = True,
     ) -> None:
         self.socket = socket
         self.outbox = socket.outbox
         self.codec = codec
         self.who = who
         """Subject of its principal, empty if unknown; written into the log beside its updates."""
-        self.session = Session(limits, now)
+        self.session = Session(limits, now, may_write=may_write)
         self.unacknowledged = 0
         """Updates of its own that are not committed yet."""
         self.lagging_from: dict[int, int] | None = None

@@ -27,6 +27,7 @@ from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters, Histogram
 from plait.server.hub import Hub
+from plait.server.webhooks import Webhooks
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DELAY_SECONDS = 0.1
@@ -36,10 +37,17 @@ DELAY_SECONDS = 0.1
 class Metrics(Collector):
     """Collects a node's metrics in a registry of its own."""
 
-    def __init__(self, hub: Hub, admission: Admission, compactor: Compactor) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        admission: Admission,
+        compactor: Compactor,
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self._hub = hub
         self._admission = admission
         self._compactor = compactor
+        self._webhooks = webhooks
         self._delay_max = 0.0
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -75,6 +83,7 @@ class Metrics(Collector):
         yield from self._storing(counters)
         if (cluster := self._hub.cluster) is not None:
             yield from _relay(cluster, counters)
+        yield from self._told(counters)
         yield _histogram(
             "plait_loop_delay_seconds",
             "How late the event loop was, ten times a second.",
@@ -147,6 +156,23 @@ class Metrics(Collector):
         yield _histogram("plait_commit_seconds", "Time of a commit.", counters.commit_seconds)
         yield CounterMetricFamily(
             "plait_compactions", "Documents compacted.", self._compactor.compactions
+        )
+
+    def _told(self, counters: Counters) -> Iterator[Metric]:
+        webhooks = self._webhooks
+        yield _by_label(
+            "plait_webhook_deliveries",
+            "Attempts to tell of an event, and events given up.",
+            "outcome",
+            counters.webhooks,
+        )
+        yield GaugeMetricFamily(
+            "plait_webhook_waiting", "Events to be told.", webhooks.waiting if webhooks else 0
+        )
+        yield GaugeMetricFamily(
+            "plait_webhook_oldest_seconds",
+            "Age of the oldest event to be told.",
+            webhooks.oldest_seconds if webhooks else 0.0,
         )
 
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from plait.server import __version__
+from plait.server.auth.principal import Access
 
 Json = dict[str, Any]
 """A value that JSON can hold, as a description of it."""
@@ -27,6 +28,7 @@ class Parameter:
     name: str
     description: str
     schema: Json = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,14 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     takes: str = ""
     """What the update in the body is; empty if there is no body."""
+    takes_json: Mapping[str, Json] = field(default_factory=dict)
+    """The object of JSON that the body is; see `content`."""
+    needs: Access = Access.READ
+    """The right that it takes: on the document in the path, or else on what it is about."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """When which status is answered, besides those that every operation may answer."""
     public: bool = False
-    """Whether web pages of other origins may call it."""
+    """Whether anybody may call it, web pages of other origins too."""
 
 
 def reference(schema: str) -> Json:
@@ -90,12 +96,20 @@ def describe(operations: Iterable[Operation]) -> Json:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"parameters": {"Name": NAME}, "schemas": SCHEMAS},
+        "components": {
+            "parameters": {"Name": NAME},
+            "schemas": SCHEMAS,
+            "securitySchemes": {"token": TOKEN},
+        },
+        # A server where nothing is configured serves its own machine without a token.
+        "security": [{"token": []}, {}],
     }
 
 
 def _operation(operation: Operation) -> Json:
     described: Json = {"operationId": operation.name, "summary": operation.summary}
+    if operation.public:
+        described["security"] = []
     if operation.description:
         described["description"] = operation.description
     if operation.parameters:
@@ -104,6 +118,7 @@ def _operation(operation: Operation) -> Json:
                 "name": each.name,
                 "in": "query",
                 "description": each.description,
+                "required": each.required,
                 "schema": each.schema,
             }
             for each in operation.parameters
@@ -114,6 +129,8 @@ def _operation(operation: Operation) -> Json:
             "required": True,
             "content": {UPDATE: {"schema": BYTES}},
         }
+    if operation.takes_json:
+        described["requestBody"] = {"required": True, "content": dict(operation.takes_json)}
     described["responses"] = {
         **{str(status): _answer(answer) for status, answer in operation.answers.items()},
         **{str(status): _error(status, when) for status, when in _errors(operation).items()},
@@ -138,7 +155,11 @@ def _errors(operation: Operation) -> dict[int, str]:
         return {}
     errors = {400: "The request can't be understood.", 500: "The server failed."}
     if not operation.public:
-        errors[403] = "The request comes from a web page of another origin."
+        errors[401] = "A token is needed, or this one is not, or no more, valid."
+        errors[403] = (
+            f"The token gives no right to {operation.needs.word}, or the request comes from a web "
+            "page of another origin."
+        )
         errors[503] = "The server or its store can't serve this now; try again."
     if operation.takes:
         errors |= {
@@ -148,11 +169,17 @@ def _errors(operation: Operation) -> dict[int, str]:
             422: "The body is not a Yjs update (version 1) that the document can take.",
             429: "The document would have more shared types than the server allows.",
         }
+    if operation.takes_json:
+        errors |= {
+            408: "The body came too slowly.",
+            413: "The body is above 64 KB.",
+            415: "The body is not `application/json`, or it is compressed.",
+        }
     return dict(sorted((errors | dict(operation.errors)).items()))
 
 
 def _error(status: int, when: str) -> Json:
-    headers = {503: "Retry-After", 405: "Allow"}
+    headers = {503: "Retry-After", 405: "Allow", 401: "WWW-Authenticate"}
     return _answer(
         Answer(
             when,
@@ -170,6 +197,12 @@ NAME: Json = {
     "is `%2F`.",
     "schema": {"type": "string", "minLength": 1},
     "example": "notes",
+}
+
+TOKEN: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token (JWT) or an API key; see docs/auth.md.",
 }
 
 BYTES: Json = {"type": "string", "contentMediaType": UPDATE}
@@ -205,6 +238,23 @@ def _number(description: str) -> Json:
 def _milliseconds(description: str) -> Json:
     return {**_MILLISECONDS, "description": f"{description}, in milliseconds since 1970."}
 
+
+_WORDS: Json = {"type": "string", "maxLength": 256, "pattern": r"^[^\u0000-\u001f]*$"}
+_SPAN: Json = {"type": "number", "exclusiveMinimum": 0, "description": "In seconds."}
+_GRANTS: Json = {
+    "type": "array",
+    "items": {"$ref": "#/components/schemas/Grant"},
+    "minItems": 1,
+    "maxItems": 1000,
+}
+_KEY: Json = {
+    "id": {"type": "string"},
+    "subject": {"type": "string"},
+    "name": {"type": "string"},
+    "grants": {"type": "array", "items": {"$ref": "#/components/schemas/Grant"}},
+    "created": {"type": ["number", "null"]},
+    "until": {"type": ["number", "null"]},
+}
 
 SCHEMAS: Json = {
     "Document": _object(
@@ -271,6 +321,100 @@ SCHEMAS: Json = {
             )
         ],
     },
+    "Grant": {
+        **_object(
+            "A right on documents.",
+            {
+                "docs": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "description": "A document's name, or a pattern: `*` is any characters.",
+                },
+                "access": {"enum": ["read", "write", "admin"]},
+                "until": {"type": ["number", "null"], "minimum": 0, "description": "When it ends."},
+            },
+        ),
+        "required": ["docs", "access"],
+    },
+    "TokenWish": {
+        **_object(
+            "What a token is to say.",
+            {
+                "sub": {**_WORDS, "minLength": 1, "description": "Who it is for."},
+                "name": {**_WORDS, "description": "What others are shown."},
+                "color": {"type": "string", "description": "Like `#1b746c`."},
+                "grants": _GRANTS,
+                "expires_in": {**_SPAN, "maximum": 366 * 86400, "default": 3600},
+            },
+        ),
+        "required": ["sub", "grants"],
+    },
+    "IssuedToken": _object(
+        "A token.",
+        {
+            "token": {"type": "string"},
+            "id": {"type": "string", "description": "What it is revoked by."},
+            "expires": {"type": "number", "description": "When it ends, in seconds since 1970."},
+        },
+    ),
+    "RevocationWish": {
+        **_object(
+            "Whose rights are to be taken away: at least one of subject, token and docs.",
+            {
+                "subject": {**_WORDS, "minLength": 1},
+                "token": {**_WORDS, "minLength": 1, "description": "A token's id."},
+                "docs": {"type": "string", "minLength": 1, "description": "A name or a pattern."},
+                "access": {"enum": ["none", "read"], "description": "What is left."},
+                "expires_in": _SPAN,
+                "reason": _WORDS,
+            },
+        ),
+        "required": [],
+        "minProperties": 1,
+    },
+    "Revocation": _object(
+        "What was taken away.",
+        {
+            "id": {"type": "string"},
+            "subject": {"type": ["string", "null"]},
+            "token": {"type": ["string", "null"]},
+            "docs": {"type": ["string", "null"]},
+            "access": {"enum": ["none", "read"]},
+            "before": {"type": "number", "description": "What was issued before is concerned."},
+            "until": {"type": ["number", "null"]},
+            "by": {"type": "string"},
+            "reason": {"type": "string"},
+        },
+    ),
+    "Revocations": _object(
+        "A part of the list.",
+        {
+            "revocations": {"type": "array", "items": reference("Revocation")},
+            "next": {"type": ["string", "null"]},
+        },
+    ),
+    "KeyWish": {
+        **_object(
+            "What a key is to allow.",
+            {
+                "subject": {**_WORDS, "minLength": 1},
+                "name": _WORDS,
+                "grants": _GRANTS,
+                "expires_in": _SPAN,
+            },
+        ),
+        "required": ["subject", "grants"],
+    },
+    "Key": _object("What is known of an API key.", _KEY),
+    "NewKey": _object("An API key.", {**_KEY, "key": {"type": "string"}}),
+    "Keys": _object(
+        "A part of the list.",
+        {
+            "keys": {"type": "array", "items": reference("Key")},
+            "next": {"type": ["string", "null"]},
+        },
+    ),
     "Error": _object(
         "Why a request failed.",
         {

@@ -5,7 +5,7 @@ when one ends, so does the other.
 import asyncio
 from typing import Protocol
 
-from plait.server.connection import Connection
+from plait.server.connection import Connection, Visitor
 from plait.server.errors import ClientError
 from plait.server.hub import Hub
 from plait.server.room import Room
@@ -35,12 +35,28 @@ class Link(Protocol):
         """Say why nothing more will come."""
 
 
+class Visit(Visitor, Protocol):
+    """What a socket holds, beside its room, as long as it is open."""
+
+    def attach(self, connection: Connection) -> None:
+        """Tell the connection from now on what changes."""
+
+    def release(self) -> None:
+        """Let go of it; a second time does nothing."""
+
+
 class LinkLost(Exception):
     """Raised by a `Link` when the other side is gone."""
 
 
-async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> None:
-    """Make the other side of a link a member of a room until it leaves or is closed."""
+async def pump(
+    hub: Hub, room: Room, codec: Codec, link: Link, peer: str, visit: Visit | None = None
+) -> None:
+    """Make the other side of a link a member of a room until it leaves or is closed.
+
+    Args:
+        visit: whose link it is, and what they may do; without one it may do everything.
+    """
     woken = asyncio.Event()
     closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -49,8 +65,12 @@ async def pump(hub: Hub, room: Room, codec: Codec, link: Link, peer: str) -> Non
         if connection.closing is not None and not closed.done():
             closed.set_result(None)
 
-    connection = Connection(hub.limits, wake, hub.clock.monotonic, peer, counters=hub.counters)
+    connection = Connection(
+        hub.limits, wake, hub.clock.monotonic, peer, counters=hub.counters, visitor=visit
+    )
     connection.join(room, codec)
+    if visit is not None:
+        visit.attach(connection)
     try:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read(hub, connection, link))

@@ -1,10 +1,16 @@
-"""How much one connection may send: a token bucket for frames and one for bytes.
+"""How much one connection may send, and all connections of one subject or one address together.
 
-A bucket holds what may be sent at once, the burst, and is filled at the rate that may be sent for
-ever. `spend` is called for every frame, so it only subtracts: no clock is read, nothing is compared
-with the time. Only when a bucket is empty does `refill` put in what the time since the last refill
-has earned. The price is a little exactness: a client that was silent for long may send up to two
-bursts in a row, never more.
+Each of these has a token bucket for messages and one for bytes. A bucket holds what may be sent at
+once, the burst, and is filled at the rate that may be sent for ever. A connection does not look
+into them for every frame. It holds an *allowance*, from which it only subtracts: no clock is read,
+nothing is compared with the time. When that is used up, `refill` draws a new one from the
+connection's own bucket and from those that it shares, the same amount from each. So what is sent
+was drawn before, and a bucket never gives more than its burst and what the time has earned.
+
+What a connection has drawn and does not use, others can't have. So an allowance is a second's worth
+at most, and of a shared bucket no more than a small part of what is in its upper half; below that,
+exactly what is needed is drawn. However many connections hold an allowance, half of the burst is
+left for those who send.
 """
 
 from math import inf
@@ -12,54 +18,162 @@ from math import inf
 from plait.server.errors import LimitReached
 from plait.server.limits import Limits
 
+ALLOWANCE_SECONDS = 1.0
+"""What a connection draws at once from its own bucket, at most."""
+SHARES = 64
+"""The part of a shared bucket's upper half that is drawn at once is one of so many."""
+
+
+class Bucket:
+    """What may still be sent of one kind: messages, or bytes.
+
+    Args:
+        limit: the name of the rate in `plait.server.counters.LIMITS`.
+        exceeded: what is said of who exceeds it.
+        of_bytes: it counts bytes, not messages.
+        shared: several connections draw from it.
+    """
+
+    __slots__ = ("_at", "_exceeded", "_level", "_limit", "burst", "of_bytes", "rate", "shared")
+
+    def __init__(
+        self,
+        rate: float,
+        burst: float,
+        limit: str,
+        exceeded: str,
+        *,
+        of_bytes: bool = False,
+        shared: bool = False,
+    ) -> None:
+        assert 0 < rate <= burst
+        self.rate = rate
+        self.burst = burst
+        self.of_bytes = of_bytes
+        self.shared = shared
+        self._limit = limit
+        self._exceeded = exceeded
+        self._level = burst
+        self._at = -inf
+
+    @property
+    def touched(self) -> bool:
+        """Whether anybody has asked for something in it."""
+        return self._at != -inf
+
+    def spare(self, needed: float, now: float) -> float:
+        """Return how much may be drawn beyond what is needed.
+
+        Raises:
+            LimitReached: there is not even that.
+        """
+        if now > self._at:
+            self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+            self._at = now
+        spare = self._level - needed
+        if spare < 0:
+            raise LimitReached(f"{self._exceeded} ({self._limit})", limit=self._limit)
+        if self.shared:
+            return max(0.0, spare - self.burst / 2) / SHARES
+        return min(spare, ALLOWANCE_SECONDS * self.rate)
+
+    def draw(self, amount: float) -> None:
+        """Take out what is needed and no more than `spare` has told."""
+        self._level -= amount
+
 
 class Quota:
-    """What is left of one connection's buckets.
+    """What is left of one connection's allowance.
 
     For every frame:
 
         if quota.spend(len(frame)):
             quota.refill(now)
+
+    Args:
+        shared: further buckets to draw from (`plait.server.admission.Ticket.shared`).
     """
 
-    __slots__ = ("_limits", "_refilled_at", "bytes", "frames")
+    __slots__ = ("_of_bytes", "_of_frames", "bytes", "frames")
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self._limits = limits
-        self._refilled_at = now
-        # A rate of 0 means no limit, and infinity is a number like any other to `spend`.
-        self.frames: float = limits.frames_burst if limits.frames_per_second else inf
-        self.bytes: float = limits.bytes_burst if limits.bytes_per_second else inf
+    def __init__(self, limits: Limits, now: float, *shared: Bucket) -> None:
+        buckets = (*_own(limits), *shared)
+        self._of_frames = tuple(each for each in buckets if not each.of_bytes)
+        self._of_bytes = tuple(each for each in buckets if each.of_bytes)
+        # Infinity, where there is no limit, is a number like any other to `spend`.
+        self.frames: float = 0.0 if self._of_frames else inf
+        self.bytes: float = 0.0 if self._of_bytes else inf
 
     # `Connection.receive` does the same in place.
     def spend(self, size: int) -> bool:
-        """Count a frame; return whether a bucket is empty, so that `refill` has to be called."""
+        """Count a frame; return whether the allowance is used up, so that `refill` has to be
+        called.
+        """
         self.frames -= 1
         self.bytes -= size
         return self.frames < 0 or self.bytes < 0
 
     def refill(self, now: float) -> None:
-        """Fill the buckets with what the time since the last refill has earned.
+        """Draw a new allowance, and what was spent beyond the old one.
 
         Raises:
-            LimitReached: that is not enough for what was sent.
+            LimitReached: a bucket has less than what was spent.
         """
-        limits = self._limits
-        elapsed = now - self._refilled_at
-        self._refilled_at = now
-        if limits.frames_per_second:
-            earned = self.frames + elapsed * limits.frames_per_second
-            self.frames = min(earned, limits.frames_burst)
-        if limits.bytes_per_second:
-            earned = self.bytes + elapsed * limits.bytes_per_second
-            self.bytes = min(earned, limits.bytes_burst)
         if self.frames < 0:
-            raise LimitReached(
-                f"more than {limits.frames_per_second} messages a second (frames_per_second)",
-                limit="frames_per_second",
-            )
+            self.frames = _drawn(self._of_frames, -self.frames, now)
         if self.bytes < 0:
-            raise LimitReached(
-                f"more than {limits.bytes_per_second >> 20} MiB a second (mb_per_second)",
-                limit="mb_per_second",
-            )
+            self.bytes = _drawn(self._of_bytes, -self.bytes, now)
+
+
+def of_subject(limits: Limits) -> tuple[Bucket, ...]:
+    """Return what the connections of one subject share."""
+    return _shared(
+        limits,
+        "subject",
+        "with the same token's subject",
+        limits.subject_frames_per_second,
+        limits.subject_bytes_per_second,
+    )
+
+
+def of_address(limits: Limits) -> tuple[Bucket, ...]:
+    """Return what the connections from one address share."""
+    return _shared(
+        limits,
+        "address",
+        "from your address",
+        limits.address_frames_per_second,
+        limits.address_bytes_per_second,
+    )
+
+
+def _own(limits: Limits) -> tuple[Bucket, ...]:
+    frames, octets = limits.frames_per_second, limits.bytes_per_second
+    return _buckets(limits, frames, octets, "", "", shared=False)
+
+
+def _shared(limits: Limits, whose: str, who: str, frames: int, octets: int) -> tuple[Bucket, ...]:
+    return _buckets(limits, frames, octets, f"{whose}_", f" by all connections {who}", shared=True)
+
+
+def _buckets(
+    limits: Limits, frames: int, octets: int, prefix: str, who: str, *, shared: bool
+) -> tuple[Bucket, ...]:
+    """Return the buckets of what is limited; a rate of 0 is no limit."""
+    found = []
+    if frames:
+        name, exceeded = f"{prefix}frames_per_second", f"more than {frames} messages a second{who}"
+        found.append(Bucket(frames, limits.burst_of(frames), name, exceeded, shared=shared))
+    if octets:
+        name, exceeded = f"{prefix}mb_per_second", f"more than {octets >> 20} MiB a second{who}"
+        burst = limits.burst_of_bytes(octets)
+        found.append(Bucket(octets, burst, name, exceeded, of_bytes=True, shared=shared))
+    return tuple(found)
+
+
+def _drawn(buckets: tuple[Bucket, ...], needed: float, now: float) -> float:
+    """Draw what is needed and as much more as every bucket can spare; return that."""
+    spare = min([each.spare(needed, now) for each in buckets])
+    for each in buckets:
+        each.draw(needed + spare)
+    return spare

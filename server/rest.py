@@ -6,11 +6,13 @@ document's name looks like one between segments.
 """
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +21,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from plait.persistence import DocumentDeleted, DocumentExists, StoreError, StoreUnavailable
+from plait.server.auth.guard import Guard
+from plait.server.auth.principal import Principal
 from plait.server.counters import kind_of
 from plait.server.errors import (
     BadRequest,
@@ -27,10 +31,12 @@ from plait.server.errors import (
     DocumentGone,
     DocumentInTheWay,
     MessageTooBig,
+    NotAllowed,
     PlaitError,
+    Unauthorized,
 )
 from plait.server.limits import Limits
-from plait.server.openapi import UPDATE, Operation
+from plait.server.openapi import JSON, UPDATE, Operation
 from plait.server.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -38,6 +44,8 @@ log = logging.getLogger(__name__)
 BODY_SECONDS = 60.0
 """How long a body may take to arrive, and a second more for each `BODY_RATE` bytes of it."""
 BODY_RATE = 64 << 10
+JSON_BYTES_MAX = 64 << 10
+"""A body of JSON."""
 BODIES = 4
 """Bodies of the largest size that may be in memory at once."""
 RETRY_SECONDS = 5
@@ -113,6 +121,8 @@ class Call:
     """The document's name from the path; empty if the path has none."""
     query: dict[str, str]
     """Parameters that the operation knows, and no others."""
+    principal: Principal
+    """Who asks; has the right that the operation needs, if it is about one document."""
 
     def truth(self, parameter: str) -> bool:
         """Return a parameter that is true or false; false if it is not given.
@@ -129,6 +139,10 @@ class Call:
 Handler = Callable[[Call], Awaitable[Response]]
 
 
+NOBODY = Principal("")
+"""Who asks for what is for everybody."""
+
+
 class Rest(BaseRoute):
     """Everything at and below `/api`, whatever is in the path; a `Route` takes no line break.
 
@@ -141,11 +155,13 @@ class Rest(BaseRoute):
     def __init__(
         self,
         table: Sequence[tuple[Operation, Handler]],
+        guard: Guard,
         origins: Origins,
         check_name: Callable[[str], None],
         reach: Callable[[PlaitError], None] = lambda error: None,
     ) -> None:
         self._reach = reach
+        self._guard = guard
         self._origins = origins
         self._check_name = check_name
         self._paths: dict[tuple[str, ...], dict[str, tuple[Operation, Handler]]] = {}
@@ -172,16 +188,23 @@ class Rest(BaseRoute):
     async def _answer(self, request: Request) -> Response:
         try:
             operation, handler, name = self._find(request)
+            principal = NOBODY
             if not operation.public:
                 self._origins.check(request)
-            if name:
-                self._check_name(name)
-            return await handler(Call(request, name, _query(request, operation)))
+                if name:
+                    self._check_name(name)
+                # Before anything is told of the document, also whether there is one.
+                principal = await self._guard.identify(request, name or None)
+                if name:
+                    self._guard.require(principal, name, operation.needs)
+            return await handler(Call(request, name, _query(request, operation), principal))
         except StoreError as error:
             log.error("%s %s: %s", request.method, request.url.path, error)
             return told(of_store(error))
         except PlaitError as error:
             self._reach(error)
+            if isinstance(error, Unauthorized | NotAllowed):
+                self._note_refused(request, error)
             return told(error)
         except ClientDisconnect:
             # Nobody is there to read it, but an answer is owed to the server.
@@ -189,6 +212,15 @@ class Rest(BaseRoute):
         except Exception:
             log.exception("%s %s failed", request.method, request.url.path)
             return told(ServerFailed("the server failed on this request; its log says why"))
+
+    def _note_refused(self, request: Request, error: PlaitError) -> None:
+        self._guard.audit.note(
+            "auth.refused",
+            method=request.method,
+            path=request.url.path,
+            address=request.client.host if request.client else None,
+            reason=str(error),
+        )
 
     def _find(self, request: Request) -> tuple[Operation, Handler, str]:
         given = segments(request.scope)
@@ -231,6 +263,9 @@ def _fits(expected: str, given: str) -> bool:
 
 def _query(request: Request, operation: Operation) -> dict[str, str]:
     known = [each.name for each in operation.parameters]
+    for each in operation.parameters:
+        if each.required and each.name not in request.query_params:
+            raise BadRequest(f"the parameter {each.name} is missing")
     query = dict(request.query_params)
     for name in query:
         if name not in known:
@@ -256,7 +291,25 @@ class Bodies:
             UnsupportedMediaType, MessageTooBig, BodyTooSlow, Busy
             ClientDisconnect: the client went away before the end.
         """
-        self._check_headers(request)
+        return await self._read(request, UPDATE, self._bytes_max)
+
+    async def read_json(self, request: Request) -> dict[str, Any]:
+        """Return the object of JSON in a body of up to `JSON_BYTES_MAX`; raises like `read`.
+
+        Raises:
+            BadRequest: it is something else.
+        """
+        body = await self._read(request, JSON, JSON_BYTES_MAX)
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadRequest("the body is not JSON") from None
+        if not isinstance(value, dict):
+            raise BadRequest("the body has to be an object of JSON")
+        return value
+
+    async def _read(self, request: Request, media_type: str, bytes_max: int) -> bytes:
+        _check_headers(request, media_type, bytes_max)
         chunks: list[bytes] = []
         size = 0
         begun = asyncio.get_running_loop().time()
@@ -268,8 +321,8 @@ class Bodies:
                 async for chunk in body:
                     size += len(chunk)
                     self._held += len(chunk)
-                    if size > self._bytes_max:
-                        self._refuse_size()
+                    if size > bytes_max:
+                        _refuse_size(bytes_max)
                     if self._held > BODIES * self._bytes_max:
                         raise Busy("too many uploads at once; try again")
                     chunks.append(chunk)
@@ -280,24 +333,27 @@ class Bodies:
             self._held -= size
         return b"".join(chunks)
 
-    def _check_headers(self, request: Request) -> None:
-        media_type = request.headers.get("content-type", UPDATE).partition(";")[0].strip().lower()
-        if media_type != UPDATE:
-            raise UnsupportedMediaType(
-                f"the body has to be a Yjs update, sent with Content-Type: {UPDATE}, "
-                f"not {media_type}"
-            )
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise UnsupportedMediaType("the body is compressed; send it without Content-Encoding")
-        try:
-            length = int(request.headers.get("content-length", "0"))
-        except ValueError:
-            raise BadRequest("Content-Length has to be a number") from None
-        if length > self._bytes_max:
-            self._refuse_size()
 
-    def _refuse_size(self) -> None:
-        raise MessageTooBig(f"a body may have {self._bytes_max} bytes; see --message-mb")
+def _check_headers(request: Request, expected: str, bytes_max: int) -> None:
+    given = request.headers.get("content-type", UPDATE).partition(";")[0].strip().lower()
+    if given != expected:
+        what = "a Yjs update" if expected == UPDATE else "JSON"
+        raise UnsupportedMediaType(
+            f"the body has to be {what}, sent with Content-Type: {expected}, not {given}"
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("the body is compressed; send it without Content-Encoding")
+    try:
+        length = int(request.headers.get("content-length", "0"))
+    except ValueError:
+        raise BadRequest("Content-Length has to be a number") from None
+    if length > bytes_max:
+        _refuse_size(bytes_max)
+
+
+def _refuse_size(bytes_max: int) -> NoReturn:
+    hint = "" if bytes_max == JSON_BYTES_MAX else "; see --message-mb"
+    raise MessageTooBig(f"a body may have {bytes_max} bytes{hint}")
 
 
 # Errors
@@ -321,6 +377,8 @@ def told(error: PlaitError) -> Response:
     headers = {}
     if error.status == 503:
         headers["retry-after"] = str(RETRY_SECONDS)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = error.allowed
     body = {"code": kind_of(type(error)), "message": str(error), "retry": error.retry}

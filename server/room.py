@@ -24,13 +24,8 @@ from plait.server.changes import Change, Clock, Log, lower, merged
 from plait.server.counters import Counters
 from plait.server.cutting import Cut
 from plait.server.document import Applied, Document
-from plait.server.errors import (
-    DocumentBroken,
-    DocumentFull,
-    PlaitError,
-    RoomUnavailable,
-    UpdateRefused,
-)
+from plait.server.errors import DocumentBroken, DocumentFull, PlaitError, RoomUnavailable
+from plait.server.errors import UpdateRefused as Refused
 from plait.server.fanout import fan_out
 from plait.server.holding import Holding
 from plait.server.intake import Intake, Upload
@@ -39,7 +34,13 @@ from plait.server.link import Link
 from plait.server.member import Member
 from plait.server.remote import REMOTE_BYTES
 from plait.server.saving import Saving
-from plait.server.session import ApplyPresence, ApplyUpdate, SendMissing, SendPresence
+from plait.server.session import (
+    ApplyPresence,
+    ApplyUpdate,
+    RefuseUpdate,
+    SendMissing,
+    SendPresence,
+)
 from plait.server.wire.messages import Codec, Message
 from plait.server.wire.state_vector import encode_state_vector
 from plait.server.wire.update import Shape, inspect
@@ -95,11 +96,13 @@ class Room:
     # Members
 
     def join(self, member: Member) -> None:
-        """Greet a new member: ask for what it has, tell who is here (as y-websocket-server
-        `utils.js` does).
+        """Greet a new member as y-websocket-server (`utils.js`) does: ask for what it has, tell who
+        is here; and tell one who may not write so.
         """
         self.members[member] = None
         self.ask(member)
+        if not member.session.may_write:
+            self.send(member, [member.codec.permission(writes=False)])
         if len(self.awareness):
             member.send_presence(self.awareness.states(), self._clock.monotonic())
 
@@ -113,11 +116,7 @@ class Room:
         self.attendance.tell(self.awareness.leave(member))
 
     def receive(self, member: Member, message: Message) -> None:
-        """Do what a member's message asks for.
-
-        Raises:
-            PlaitError: the member is to be closed with it; nobody else is concerned.
-        """
+        """Do what a member's message asks for. Raises what the member is to be closed with."""
         match member.session.receive(message):
             case ApplyUpdate(update):
                 self.apply_of(member, update)
@@ -131,18 +130,15 @@ class Room:
                 self.answers.send_missing(member, state_vector, self._clock.monotonic())
             case SendPresence():
                 member.send_presence(self.awareness.states(), self._clock.monotonic())
-            case None:
-                pass
+            case RefuseUpdate():
+                self._holding.refuse(member)
 
     def receive_plain(self, member: Member, frame: bytes, update: bytes) -> bool:
         """Do what `receive` does for a frame with an update, if that is what typing makes and there
-        is nothing special to it; return whether that was so.
+        is nothing special to it; return whether that was so. Raises like `receive`.
 
         Nine of ten messages are such, and at low rates most of what they cost is the number of
         functions that are called: each is fetched from memory that others have used meanwhile.
-
-        Raises:
-            PlaitError: like `receive`.
         """
         if not member.session.takes_updates or self.intake.line:
             return False
@@ -160,6 +156,14 @@ class Room:
             self._call_soon(self.flush)
         self._turn.append(Change(update, shape, member, member.who, frame=frame))
         return True
+
+    def permit(self, member: Member, may_write: bool) -> None:
+        """Let a member write from now on, or no more."""
+        if not may_write:
+            self.intake.forget(member.session.take_held())
+        member.session.permit(may_write)
+        self.send(member, [member.codec.permission(writes=may_write)])
+        self.ask(member)
 
     def catch_up(self, member: Member) -> None:
         """Bring a member up to date whose socket lagged and is read again."""
@@ -209,7 +213,7 @@ class Room:
         self._capacity.check(self.document, update, self._clock.monotonic())
         applied, shape, update = self._try(update)
         if applied is Applied.PENDING:
-            raise UpdateRefused("the update builds upon others that the document does not hold")
+            raise Refused("the update builds upon others that the document does not hold")
         changed = applied is Applied.CHANGED
         self._add(Change(update, shape, None, who, changed, changed, committed))
         return committed
@@ -261,11 +265,7 @@ class Room:
     # A member's update, and the end of the turn
 
     def apply_of(self, member: Member, update: bytes) -> None:
-        """Apply a member's update, or hold it.
-
-        Raises:
-            PlaitError: the member is to be closed with it.
-        """
+        """Apply a member's update, or hold it. Raises what the member is to be closed with."""
         if self.intake.concerns(update):
             if self.intake.still_pending(update):
                 self._holding.hold(member, update)
@@ -295,11 +295,11 @@ class Room:
         except DocumentBroken as error:
             raise self._broken(error) from error
 
-    def _broken(self, error: DocumentBroken) -> UpdateRefused:
+    def _broken(self, error: DocumentBroken) -> Refused:
         """Load the document anew; return what the author of the last update is told."""
         log.error("room %r: %s; the document is loaded anew", self.name, error)
         self.rebuild()
-        return UpdateRefused("the update can't be applied to this document")
+        return Refused("the update can't be applied to this document")
 
     def _add(self, change: Change) -> None:
         if not self._turn:
@@ -353,7 +353,8 @@ class Room:
             self._counters.merges += len(updates) < len(news)
             for author in authors:
                 if author is not None and author in members:
-                    self._send_others(author, news)
+                    changed = [each.update for each in news if each.author is not author]
+                    self.send(author, [author.codec.sync_update(each) for each in changed])
         if not frames and sum(map(len, updates)) >= PACED_BYTES:
             readers = [member for member in members if member not in authors]
             self.answers.send_in_turn(readers, updates, self.before_this_turn())
@@ -365,11 +366,6 @@ class Room:
         self._counters.deliveries += sent + len(others) * len(updates)
         for member, encoded in others:
             self.send(member, encoded)
-
-    def _send_others(self, author: Member, news: Sequence[Change]) -> None:
-        """Send an author of this turn what others have changed in it."""
-        updates = [each.update for each in news if each.author is not author]
-        self.send(author, [author.codec.sync_update(update) for update in updates])
 
     # Large updates; implements `intake.Host`
 
@@ -398,7 +394,7 @@ class Room:
         author = upload.author
         if applied is Applied.PENDING:
             if upload.committed is not None:
-                raise UpdateRefused("the update builds upon others that the document does not hold")
+                raise Refused("the update builds upon others that the document does not hold")
             if author in self.members:
                 self.intake.remember(upload.update, cut.shape)
                 self._holding.hold(author, upload.update)
@@ -458,6 +454,8 @@ class Room:
     # Sending
 
     def ask(self, member: Member) -> None:
+        if not member.session.may_write:
+            return
         if self.intake.applying:
             # Not what could go again: the member would not send it, and nobody else might.
             state_vector = encode_state_vector(self.settled_clocks())

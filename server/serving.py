@@ -12,10 +12,13 @@ import uvicorn
 
 from plait.persistence import StoreError
 from plait.server.app import Plait
+from plait.server.auth import setup
 from plait.server.errors import ConfigError
-from plait.server.handover import HttpProtocol
+from plait.server.guard import Guard
+from plait.server.handover import http_protocol
 from plait.server.memory import raise_stack_limit, settle
 from plait.server.origins import is_loopback
+from plait.server.proxies import trusted
 from plait.server.settings import Settings
 
 DESCRIPTORS = 1 << 20
@@ -51,7 +54,9 @@ def serve(settings: Settings) -> int:
         lifespan="off",
         log_config=None,
         access_log=False,
-        http=HttpProtocol if settings.sockets == "direct" else "auto",
+        http=http_protocol(settings.sockets, Guard(plait.limits, plait.counters)),
+        proxy_headers=True,
+        forwarded_allow_ips=trusted(settings.trusted_proxies),
         ws="websockets-sansio",
         ws_max_size=plait.limits.message_bytes_max,
         ws_ping_interval=PING_SECONDS,
@@ -130,10 +135,11 @@ def _raise_descriptor_limit() -> None:
 
 def _check_exposure(settings: Settings) -> None:
     """Refuse to let strangers in unless that was asked for."""
-    if not settings.allow_anonymous and not is_loopback(settings.host):
+    if not setup.configured(settings) and not is_loopback(settings.host):
         raise ConfigError(
             f"whoever reaches {settings.host} could read and write every document: "
-            "listen on 127.0.0.1 (behind a proxy that knows its users), or add --allow-anonymous"
+            "say who may come in (--token-secret, --jwt-keys, --jwt-jwks or --auth-url; see "
+            "docs/auth.md), listen on 127.0.0.1, or add --allow-anonymous"
         )
 
 

@@ -32,6 +32,9 @@ from plait.server.wire.messages import (
 )
 from plait.server.wire.presence import Entry, decode_presence
 
+REFUSED_SECONDS = 5.0
+"""How often a client that goes on typing is told that it may not."""
+
 NOTHING = b"\x00\x00"
 """The update that holds no struct and no deletion."""
 
@@ -62,7 +65,12 @@ class SendPresence:
     """Tell the client who is here."""
 
 
-Effect = SendMissing | ApplyUpdate | ApplyPresence | SendPresence
+@dataclass(frozen=True, slots=True)
+class RefuseUpdate:
+    """Tell the client, unless it was told just before, that it may not edit."""
+
+
+Effect = SendMissing | ApplyUpdate | ApplyPresence | SendPresence | RefuseUpdate
 
 
 class State(Enum):
@@ -75,15 +83,28 @@ class State(Enum):
 class Session:
     """What the server knows of one client on one document."""
 
-    __slots__ = ("_held", "_held_bytes", "_limits", "asked", "sent_at", "state", "takes_updates")
+    __slots__ = (
+        "_held",
+        "_held_bytes",
+        "_limits",
+        "_refused_at",
+        "asked",
+        "may_write",
+        "sent_at",
+        "state",
+        "takes_updates",
+    )
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, now: float, *, may_write: bool = True) -> None:
         self._limits = limits
         self._held: list[bytes] = []
         self._held_bytes = 0
         self.state = State.OPEN
-        self.takes_updates = True
+        self.may_write = may_write
+        """Whether updates of the client may change the document."""
+        self.takes_updates = may_write
         """Whether a `SyncUpdate` leads to an `ApplyUpdate` without any ado."""
+        self._refused_at = -REFUSED_SECONDS
         self.asked = False
         """Whether the client owes a `SyncStep2` to a question of ours."""
         self.sent_at = now
@@ -99,6 +120,22 @@ class Session:
         if self.state is State.CLOSED:
             return None
         return _HANDLERS[type(message)](self, message)
+
+    def permit(self, may_write: bool) -> None:
+        """Let the client write from now on, or no more; what is held then will never be applied."""
+        self.may_write = may_write
+        self.takes_updates = may_write and self.state is State.OPEN
+        self._refused_at = -REFUSED_SECONDS
+        if not may_write:
+            self.take_held()
+            self.asked = False
+
+    def tells_refused(self, now: float) -> bool:
+        """Whether to tell the client that an update was refused: not for every key pressed."""
+        tells = now - self._refused_at >= REFUSED_SECONDS
+        if tells:
+            self._refused_at = now
+        return tells
 
     def close(self) -> None:
         """Take no more messages, and let go of what is held."""
@@ -151,7 +188,9 @@ class Session:
         return self._on_update(message)
 
     def _on_update(self, message: SyncStep2 | SyncUpdate) -> Effect | None:
-        return None if message.update == NOTHING else ApplyUpdate(message.update)
+        if message.update == NOTHING:
+            return None
+        return ApplyUpdate(message.update) if self.may_write else RefuseUpdate()
 
     def _on_awareness(self, message: AwarenessUpdate) -> Effect:
         limit = self._limits.awareness_bytes_max

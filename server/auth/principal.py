@@ -169,7 +169,7 @@ def check_pattern(docs: Any) -> str:
     Raises:
         BadGrant
     """
-    if not isinstance(docs, str) or not 0 < len(docs) <= PATTERN_MAX:
+    if not isinstance(docs, str) or not 0 < len(docs) <= PATTERN_MAX or not _is_unicode(docs):
         raise BadGrant(f"a grant's docs is a document's name or a pattern, not {docs!r:.100}")
     _tokens(docs)
     return docs
@@ -179,9 +179,19 @@ def _words(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name, "")
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > WORDS_MAX or any(ord(c) < 32 for c in value):
+    if (
+        not isinstance(value, str)
+        or len(value) > WORDS_MAX
+        or any(ord(c) < 32 for c in value)
+        or not _is_unicode(value)
+    ):
         raise BadGrant(f"{name} has to be text of at most {WORDS_MAX} characters, in one line")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be sent and stored: JSON may hold halves of characters (surrogates)."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _color(value: Any) -> str:

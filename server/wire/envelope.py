@@ -18,10 +18,17 @@ those of all before it, are in the store; told is how many came after it. Payloa
     DELETED   nothing: the document was deleted
     BEAT      nothing; `seq` is the number of rooms
     BYE       nothing
+    NOTICE    nothing: there is something new about keys or rights in the store
+
+What is sent is *sealed*: 16 bytes of BLAKE2b over the message, keyed with what the nodes of one
+store have from there. Whoever can publish on the relay and has not got the store can't make up a
+message. (What was once said can be said again, to no other effect than in the beginning.)
 """
 
 from collections.abc import Sequence
 from enum import IntEnum
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import NamedTuple
 
 from plait.server.errors import DecodeError
@@ -34,8 +41,9 @@ from plait.server.wire.lib0 import (
     write_var_uint,
 )
 
-VERSION = 1
+VERSION = 2
 NODE_BYTES = 8
+SEAL_BYTES = 16
 _SEQ = 2 + NODE_BYTES
 _UNSAVED = _SEQ + 8
 _VERSION = bytes((VERSION,))
@@ -57,6 +65,7 @@ class Kind(IntEnum):
     BEAT = 9
     BYE = 10
     LEAVE = 11
+    NOTICE = 12
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -96,6 +105,10 @@ class Diff(NamedTuple):
     """Whether it is not told here, being large, but to be looked for in the store."""
 
 
+class NotSealed(DecodeError):
+    """Raised when a message is not from a node of this store."""
+
+
 class OldVersion(DecodeError):
     """Raised when a message is of another version of the protocol, as during an upgrade."""
 
@@ -114,6 +127,26 @@ def encode_envelope(envelope: Envelope) -> bytes:
             payload,
         )
     )
+
+
+def seal(message: bytes, key: bytes) -> bytes:
+    """Return a message with the seal of the nodes that have a key, of up to 64 bytes."""
+    return message + blake2b(message, key=key, digest_size=SEAL_BYTES).digest()
+
+
+def unseal(data: bytes, key: bytes) -> bytes:
+    """Return the message under a seal.
+
+    Raises:
+        OldVersion: another version of the protocol.
+        NotSealed: it is not from a node that has the key.
+    """
+    message, mark = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    if not compare_digest(blake2b(message, key=key, digest_size=SEAL_BYTES).digest(), mark):
+        if data[:1] != _VERSION:
+            raise OldVersion(f"A message of version {data[:1].hex()} of the relay's protocol.")
+        raise NotSealed("A message that no node of this store has sent.")
+    return message
 
 
 def node_of(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ Named after y-protocols `sync.js` and `awareness.js`. A dialect adds an envelope
 number); it does not add meaning.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -41,7 +41,14 @@ class QueryAwareness:
     """The question who is here."""
 
 
-Message = SyncStep1 | SyncStep2 | SyncUpdate | AwarenessUpdate | QueryAwareness
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """A token that takes the place of the one that the sender came with."""
+
+    token: str = field(repr=False)
+
+
+Message = SyncStep1 | SyncStep2 | SyncUpdate | AwarenessUpdate | QueryAwareness | Authenticate
 
 
 class Codec(Protocol):
@@ -76,4 +83,7 @@ class Codec(Protocol):
         """Return a frame that carries presence."""
 
     def denied(self, reason: str) -> bytes:
-        """Return a frame that says why edits are not accepted."""
+        """Return a frame that says why edits, or a token, are not accepted."""
+
+    def permission(self, *, writes: bool) -> bytes:
+        """Return a frame that says whether edits are accepted from now on."""

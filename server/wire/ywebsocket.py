@@ -7,8 +7,14 @@ Defined by y-websocket `src/y-websocket.js` and by y-protocols `sync.js`, `aware
     [0][1][var_bytes update]         SyncStep2
     [0][2][var_bytes update]         SyncUpdate
     [1][var_bytes presence]          AwarenessUpdate
-    [2][0][var_string reason]        permission denied; from servers only
+    [2][0][var_string reason]        permission denied; from a server
     [3]                              QueryAwareness
+
+Two more are Plait's, laid out like those of Hocuspocus (`packages/common/src/auth.ts`), which adds
+an address; a client that does not know them ignores them:
+
+    [2][0][var_string token]         Authenticate; from a client
+    [2][2][var_string scope]         "read-write" or "readonly"; from a server
 
 A frame holds exactly one message. y-websocket before version 4 reads the first message of a frame
 and silently drops the rest, so a server must never send two in one; one that a client sends so is
@@ -18,6 +24,7 @@ refused, since it was not meant for us.
 from plait.server.errors import DecodeError
 from plait.server.wire.lib0 import Reader, var_string, write_var_uint
 from plait.server.wire.messages import (
+    Authenticate,
     AwarenessUpdate,
     Message,
     QueryAwareness,
@@ -34,6 +41,9 @@ QUERY_AWARENESS = 3
 STEP1 = 0
 STEP2 = 1
 UPDATE = 2
+
+TOKEN = 0
+SCOPE = 2
 
 EMPTY_AWARENESS = b"\x01\x01\x00"
 """A frame with presence of nobody: no change, but it keeps a client from giving up on us."""
@@ -82,7 +92,7 @@ class YWebsocketCodec:
         if kind == QUERY_AWARENESS:
             return QueryAwareness()
         if kind == AUTH:
-            raise DecodeError("An auth message (2) is for servers to send.")
+            return _read_auth(reader)
         raise DecodeError(f"There is no message of type {kind} in the y-websocket protocol.")
 
     def sync_step1(self, state_vector: bytes) -> bytes:
@@ -102,8 +112,12 @@ class YWebsocketCodec:
         return b"\x01" + write_var_uint(len(update)) + update
 
     def denied(self, reason: str) -> bytes:
-        """Return a frame that says why edits are not accepted."""
+        """Return a frame that says why edits, or a token, are not accepted."""
         return auth_denied(reason)
+
+    def permission(self, *, writes: bool) -> bytes:
+        """Return a frame that says whether edits are accepted from now on."""
+        return _READ_WRITE if writes else _READ_ONLY
 
 
 def _read_sync(reader: Reader) -> Message:
@@ -117,6 +131,13 @@ def _read_sync(reader: Reader) -> Message:
     raise DecodeError(f"There is no sync message of type {step}: 0, 1 and 2 are known.")
 
 
+def _read_auth(reader: Reader) -> Message:
+    kind = reader.var_uint()
+    if kind == TOKEN:
+        return Authenticate(reader.var_string())
+    raise DecodeError(f"There is no auth message of type {kind} for clients to send: 0 is a token.")
+
+
 def auth_denied(reason: str) -> bytes:
     """Return a frame that says why a client is not let in; y-websocket prints it to the console.
 
@@ -124,6 +145,9 @@ def auth_denied(reason: str) -> bytes:
     """
     return b"\x02\x00" + var_string(reason)
 
+
+_READ_WRITE = bytes((AUTH, SCOPE)) + var_string("read-write")
+_READ_ONLY = bytes((AUTH, SCOPE)) + var_string("readonly")
 
 YWEBSOCKET = YWebsocketCodec()
 """The one codec that all members of this dialect share, so that a frame is encoded once for all."""

@@ -1,6 +1,6 @@
 """Give each test a store of every kind, and further objects with the same content."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from plait.persistence.memory import MemoryStore
 from plait.persistence.postgres import PostgresStore
 from plait.persistence.sqlite import SqliteStore
-from plait.persistence.store import Store
+from plait.persistence.store import OUTBOX_MAX, Store
 
 OpenAgain = Callable[[], Awaitable[Store]]
 
@@ -21,16 +21,30 @@ class Opener:
         self._postgres_url = postgres_url
         self._path = folder / "store.db"
         self._memory = MemoryStore()
+        self.seconds = 0.0
+        """The time by which removals are remembered."""
         self._opened: list[Store] = []
 
-    async def open(self) -> Store:
+    async def open(self, announce: Collection[str] = (), outbox_max: int = OUTBOX_MAX) -> Store:
         store: Store
         if self._kind == "sqlite":
-            store = SqliteStore(self._path, busy_seconds=0.2)
+            store = SqliteStore(
+                self._path,
+                busy_seconds=0.2,
+                announce=announce,
+                outbox_max=outbox_max,
+                wall=lambda: self.seconds,
+            )
         elif self._kind == "postgres":
-            store = PostgresStore(self._postgres_url)
+            store = PostgresStore(
+                self._postgres_url,
+                announce=announce,
+                outbox_max=outbox_max,
+                wall=lambda: self.seconds,
+            )
         else:
-            store = self._memory.sibling()
+            store = MemoryStore(announce=announce, outbox_max=outbox_max, wall=lambda: self.seconds)
+            store._content = self._memory._content
         await store.open()
         self._opened.append(store)
         return store

@@ -8,7 +8,10 @@ from typing import Any
 
 import uvicorn
 
-from plait.server.handover import HttpProtocol
+from plait.server.counters import Counters
+from plait.server.guard import Guard
+from plait.server.handover import http_protocol
+from plait.server.limits import Limits
 from tests.support.deadlines import eventually
 
 
@@ -21,11 +24,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(application: Any, **options: Any) -> AsyncIterator[tuple[int, uvicorn.Server]]:
-    """Serve an application, with sockets handed over; yields the port and the server."""
+async def serving(
+    application: Any, *, guard: Guard | None = None, sockets: str = "direct", **options: Any
+) -> AsyncIterator[tuple[int, uvicorn.Server]]:
+    """Serve an application as the setting `sockets` says; yields the port and the server."""
+    guard = guard or Guard(Limits(), Counters())
     config = uvicorn.Config(
         application,
-        http=HttpProtocol,
+        http=http_protocol(sockets, guard),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,

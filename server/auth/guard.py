@@ -1,0 +1,329 @@
+"""The one place that decides: who somebody is, what they may do, and for how long.
+
+Sockets and REST ask the same guard. What it lets in on a socket is a `Pass`, which it keeps true
+for as long as the socket is open: when a right ends, or is taken away on any node, whoever holds
+the pass is told at once.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Iterable
+from itertools import count
+from math import inf
+from typing import Protocol
+
+from starlette.requests import HTTPConnection
+
+from plait.persistence import Record, RecordChanges
+from plait.server.audit import Audit
+from plait.server.auth.anonymous import local_principal
+from plait.server.auth.chain import Verifiers
+from plait.server.auth.credentials import Credential, find_credential
+from plait.server.auth.keys import KIND as KEY
+from plait.server.auth.principal import Access, BadGrant, Grant, Principal
+from plait.server.auth.revocations import KIND as REVOCATION
+from plait.server.auth.revocations import (
+    REVOCATIONS_MAX,
+    Revocation,
+    Revocations,
+    parse_revocation,
+)
+from plait.server.errors import NotAllowed, PlaitError, Unauthorized
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+"""Passes that are looked at in one turn of the loop: 1 ms."""
+
+
+class Holder(Protocol):
+    """What a pass is for: a connection."""
+
+    def permit(self, may_write: bool) -> None:
+        """Let it write from now on, or no more."""
+
+    def close(self, error: PlaitError) -> None:
+        """Close it, and say why."""
+
+
+class Pass:
+    """One socket's right on one document. Released when the socket is gone."""
+
+    __slots__ = ("_guard", "access", "changes_at", "document", "holder", "open", "principal")
+
+    def __init__(
+        self, guard: "Guard", principal: Principal, document: str, access: Access, now: float
+    ) -> None:
+        self._guard = guard
+        self.principal = principal
+        self.document = document
+        self.access = access
+        self.changes_at = principal.changes_at(document, now)
+        self.holder: Holder | None = None
+        """Who is told of changes; None as long as the socket is being opened."""
+        self.open = True
+
+    @property
+    def may_write(self) -> bool:
+        """Whether edits are accepted."""
+        return self.access >= Access.WRITE
+
+    @property
+    def who(self) -> str:
+        """What the log has beside updates; empty for those whom no credential names."""
+        return self.principal.subject if self.principal.token_id else ""
+
+    async def renew(self, token: str) -> None:
+        """Go by another token from now on.
+
+        Raises:
+            Unauthorized, NotAllowed, AuthUnavailable: it is no use here; nothing changes.
+        """
+        await self._guard.renew(self, token)
+
+    def release(self) -> None:
+        """Give it back; a second time there is nothing to do."""
+        self._guard.forget(self)
+        self.holder = None
+        self.open = False
+
+
+class Guard:
+    """Decides about every request and socket of a node.
+
+    Args:
+        open_to_this_machine: nothing is configured, so that only this machine is served, and
+            whoever sits at it may do everything.
+        cookie: name of the cookie in which a token may be.
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        verifiers: Verifiers,
+        audit: Audit,
+        wall: Callable[[], float],
+        *,
+        open_to_this_machine: bool = False,
+        cookie: str = "",
+    ) -> None:
+        self.verifiers = verifiers
+        self.audit = audit
+        self.revocations = Revocations()
+        self.wall = wall
+        self._open_to_this_machine = open_to_this_machine
+        self._cookie = cookie
+        self._passes: dict[str, dict[Pass, None]] = {}
+        """By document."""
+        self._by_subject: dict[str, dict[Pass, None]] = {}
+        self._ending: list[tuple[float, int, Pass]] = []
+        self._numbers = count()
+        self._released = 0
+
+    # Who, and what they may
+
+    async def identify(self, connection: HTTPConnection, document: str | None) -> Principal:
+        """Return who makes a request or opens a socket.
+
+        Raises:
+            BadRequest: it carries a token that can't be one.
+            Unauthorized: it carries none where one is needed, or one that is not valid.
+            AuthUnavailable: that can't be told now.
+        """
+        credential = find_credential(connection, self._cookie)
+        if credential is None and self._open_to_this_machine:
+            return local_principal(_peer(connection), connection.headers)
+        return await self._verified(credential, document)
+
+    async def _verified(self, credential: Credential | None, document: str | None) -> Principal:
+        principal = await self.verifiers.principal(credential, document)
+        now = self.wall()
+        if now >= principal.until:
+            raise Unauthorized("the token has expired; get a new one")
+        if self.revocations.ended(principal, now):
+            raise Unauthorized("the rights of this token were taken away")
+        return principal
+
+    def access(self, principal: Principal, document: str) -> Access:
+        """Return what somebody may do with a document now."""
+        now = self.wall()
+        access = principal.access_to(document, now)
+        return min(access, self.revocations.left(principal, document, now))
+
+    def require(self, principal: Principal, document: str, needed: Access) -> Access:
+        """Return what somebody may do with a document, which is at least what is needed.
+
+        Raises:
+            Unauthorized: it is less, and a token might help.
+            NotAllowed: it is less.
+        """
+        access = self.access(principal, document)
+        if access < needed:
+            if not principal.token_id:
+                raise Unauthorized(
+                    f"a token with the right to {_DOING[needed]} this document is needed"
+                )
+            raise NotAllowed(f"you are not allowed to {_DOING[needed]} this document")
+        return access
+
+    def may_grant(self, principal: Principal, grant: Grant, now: float) -> bool:
+        """Whether somebody may give a right to others: they have to be admin of all documents in
+        question for as long, and nothing of what they have may have been taken away.
+        """
+        return principal.may_grant(grant, now) and not self.revocations.concern(principal, now)
+
+    def is_operator(self, principal: Principal) -> bool:
+        """Whether somebody is admin of all documents."""
+        return self.may_grant(principal, Grant("*", Access.ADMIN, 0), self.wall())
+
+    # Sockets
+
+    def let_in(self, principal: Principal, document: str) -> Pass:
+        """Return a pass to a document that somebody may at least read.
+
+        Raises:
+            Unauthorized, NotAllowed: they may not.
+        """
+        access = self.require(principal, document, Access.READ)
+        found = Pass(self, principal, document, access, self.wall())
+        self._remember(found)
+        return found
+
+    async def renew(self, held: Pass, token: str) -> None:
+        """Let a pass go by another token; raises like `let_in` and `identify`."""
+        principal = await self._verified(Credential(token, "message"), held.document)
+        if held.principal.subject != principal.subject:
+            raise NotAllowed("the token is another subject's; connect again with it")
+        self.require(principal, held.document, Access.READ)
+        self._forget_subject(held)
+        held.principal = principal
+        self._by_subject.setdefault(principal.subject, {})[held] = None
+        held.changes_at = inf
+        self._look_at(held)
+
+    def forget(self, held: Pass) -> None:
+        """Keep a pass true no more."""
+        if _take_out(self._passes, held.document, held):
+            self._forget_subject(held)
+            self._released += held.changes_at < inf
+            if self._released > BATCH and self._released * 2 > len(self._ending):
+                self._ending = [each for each in self._ending if each[2].open]
+                heapq.heapify(self._ending)
+                self._released = 0
+
+    def _forget_subject(self, held: Pass) -> None:
+        _take_out(self._by_subject, held.principal.subject, held)
+
+    def _remember(self, held: Pass) -> None:
+        self._passes.setdefault(held.document, {})[held] = None
+        self._by_subject.setdefault(held.principal.subject, {})[held] = None
+        self._expect_end(held)
+
+    def _expect_end(self, held: Pass) -> None:
+        if held.changes_at < inf:
+            heapq.heappush(self._ending, (held.changes_at, next(self._numbers), held))
+
+    def tick(self) -> None:
+        """Look at passes whose right ends about now. Called once a second."""
+        now = self.wall()
+        for _ in range(len(self._ending)):
+            if self._ending[0][0] > now:
+                break
+            at, _, held = heapq.heappop(self._ending)
+            if held.open and at == held.changes_at:
+                self._look_at(held, expired=True)
+
+    def _look_at(self, held: Pass, *, expired: bool = False) -> None:
+        """Tell who holds a pass if the right is another than before."""
+        now = self.wall()
+        access = self.access(held.principal, held.document)
+        if (changes_at := held.principal.changes_at(held.document, now)) != held.changes_at:
+            held.changes_at = changes_at
+            self._expect_end(held)
+        before, held.access = held.access, access
+        holder = held.holder
+        if holder is None or access == before:
+            return
+        if access is Access.NONE:
+            facts = {"subject": held.principal.subject, "document": held.document}
+            self.audit.note("auth.expired" if expired else "auth.revoked", **facts)
+            holder.close(
+                Unauthorized("the token has expired; connect with a new one")
+                if expired
+                else Unauthorized("the right to read this document was taken away")
+            )
+        elif (access >= Access.WRITE) != (before >= Access.WRITE):
+            holder.permit(access >= Access.WRITE)
+
+    # What the store tells
+
+    async def learn(self, changes: RecordChanges) -> None:
+        """Obey what was put into the store, by this node or another, or taken out of it."""
+        for kind, id in changes.removed:
+            if kind == KEY:
+                self.verifiers.forget(id)
+                for held in self._all():
+                    if held.principal.token_id == id:
+                        held.principal = Principal(held.principal.subject, token_id=id)
+                        self._look_at(held)
+            elif kind == REVOCATION and (revocation := self.revocations.remove(id)):
+                await self._obey(revocation)
+        for record in changes.records:
+            if record.kind == REVOCATION and (new := _parsed(record)) is not None:
+                if len(self.revocations) >= REVOCATIONS_MAX:
+                    log.error("more than %d revocations; take some back", REVOCATIONS_MAX)
+                self.revocations.add(new)
+                await self._obey(new)
+            elif record.kind == KEY:
+                self.verifiers.forget(record.id)
+
+    async def _obey(self, revocation: Revocation) -> None:
+        if revocation.subject is not None:
+            passes: Iterable[Pass] = self._by_subject.get(revocation.subject, {})
+        elif revocation.docs is not None:
+            passes = [
+                held
+                for document, held_there in list(self._passes.items())
+                if revocation.covers(document)
+                for held in held_there
+            ]
+        else:
+            passes = self._all()
+        await self._recheck(passes)
+
+    def _all(self) -> list[Pass]:
+        return [held for there in self._passes.values() for held in there]
+
+    async def _recheck(self, passes: Iterable[Pass]) -> None:
+        """Look at passes again, some in each turn of the loop."""
+        for number, held in enumerate(list(passes)):
+            if number % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+            if held.open:
+                self._look_at(held)
+
+
+_DOING = {Access.READ: "read", Access.WRITE: "edit", Access.ADMIN: "administer"}
+
+
+def _parsed(record: Record) -> Revocation | None:
+    try:
+        return parse_revocation(record)
+    except BadGrant as error:
+        log.error("%s", error)
+        return None
+
+
+def _take_out(table: dict[str, dict[Pass, None]], key: str, held: Pass) -> bool:
+    there = table.get(key, {})
+    if held not in there:
+        return False
+    del there[held]
+    if not there:
+        del table[key]
+    return True
+
+
+def _peer(connection: HTTPConnection) -> str | None:
+    return connection.client.host if connection.client else None
