@@ -113,7 +113,7 @@ class Outbox:
         if announcer.looks(len(events)) and len(self.waiting) > announcer.most:
             oldest = list(self.waiting)[: len(self.waiting) - announcer.most]
             drop = [id for id in oldest if not self.waiting[id].taken]
-            logger.warning("the outbox is full: %d events are dropped", len(drop))
+            logger.warning("the outbox is full, events dropped: %d", len(drop))
             for id in drop:
                 self._remove(id)
 

@@ -47,13 +47,12 @@ async def _hold_changes(session: Session, documents: Sequence[str]) -> Collectio
     """
     rows = await session.fetch(
         f"""
-        SELECT document FROM plait.outbox WHERE document = ANY($1::bytea[])
-            AND kind = '{CHANGED}' AND NOT taken AND NOT EXISTS (
-                SELECT 1 FROM plait.outbox AS later
-                WHERE later.document = outbox.document AND later.id > outbox.id
-                    AND later.kind IN ({TOLD})
-            )
-        FOR SHARE OF outbox
+        SELECT document FROM plait.outbox WHERE NOT taken AND id = ANY(ARRAY(
+            SELECT last.id FROM unnest($1::bytea[]) AS given (name), LATERAL (
+                SELECT id, kind FROM plait.outbox
+                WHERE document = name AND kind IN ({TOLD}) ORDER BY id DESC LIMIT 1
+            ) AS last WHERE last.kind = '{CHANGED}'
+        )) FOR SHARE OF outbox
         """,
         [document.encode() for document in documents],
     )
@@ -93,7 +92,7 @@ async def _shorten(session: Session, most: int) -> None:
         most,
     )
     if dropped:
-        logger.warning("the outbox is full: %d events are dropped", dropped)
+        logger.warning("the outbox is full, events dropped: %d", dropped)
 
 
 async def take(session: Session, now_ms: int, lease_ms: int, limit: int) -> Sequence[Event]:

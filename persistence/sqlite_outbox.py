@@ -16,6 +16,11 @@ from plait.persistence.store import CHANGED, Event
 logger = logging.getLogger(__name__)
 
 _FIELDS = "document, kind, at_ms, data, id, attempts"
+LAST_TOLD = f"""
+    SELECT kind, taken FROM outbox
+    WHERE document = ? AND kind IN ({TOLD}) ORDER BY id DESC LIMIT 1
+"""
+FIRSTS = f"SELECT {_FIELDS} FROM outbox WHERE first AND due_ms <= ? ORDER BY id LIMIT ?"
 
 
 def announce_append(
@@ -33,13 +38,7 @@ def announce_append(
 
 def _tells_of_changes(connection: sqlite3.Connection, document: str) -> bool:
     """Return whether the last that is told of a document is a change that nobody took yet."""
-    row = connection.execute(
-        f"""
-        SELECT kind, taken FROM outbox
-        WHERE document = ? AND kind IN ({TOLD}) ORDER BY id DESC LIMIT 1
-        """,
-        (document,),
-    ).fetchone()
+    row = connection.execute(LAST_TOLD, (document,)).fetchone()
     return row is not None and tuple(row) == (CHANGED, 0)
 
 
@@ -67,7 +66,7 @@ def _shorten(connection: sqlite3.Connection, most: int) -> None:
     dropped = connection.execute(f"DELETE {which}", row).rowcount
     _mark_firsts(connection, documents)
     if dropped:
-        logger.warning("the outbox is full: %d events are dropped", dropped)
+        logger.warning("the outbox is full, events dropped: %d", dropped)
 
 
 def _mark_firsts(connection: sqlite3.Connection, documents: Collection[tuple[str]]) -> None:
@@ -85,12 +84,11 @@ def post(connection: sqlite3.Connection, events: Sequence[Event], announcer: Ann
 
 def take(connection: sqlite3.Connection, now_ms: int, lease_ms: int, limit: int) -> Sequence[Event]:
     """Take the oldest event of each document."""
-    query = f"SELECT {_FIELDS} FROM outbox WHERE first AND due_ms <= ? ORDER BY id LIMIT ?"
     # Asked first, since most often there is nothing, and a transaction that writes is dear.
-    if not connection.execute(query, (now_ms, 1)).fetchone():
+    if not connection.execute(FIRSTS, (now_ms, 1)).fetchone():
         return []
     with writing(connection):
-        events = [Event(*row) for row in connection.execute(query, (now_ms, limit))]
+        events = [Event(*row) for row in connection.execute(FIRSTS, (now_ms, limit))]
         connection.executemany(
             "UPDATE outbox SET taken = 1, due_ms = ? WHERE id = ?",
             [(now_ms + lease_ms, event.id) for event in events],

@@ -14,9 +14,8 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from hashlib import blake2b
-from os.path import commonprefix
 from urllib.parse import quote
 
 from starlette.responses import JSONResponse, Response
@@ -26,7 +25,7 @@ from plait.persistence import DocumentInfo
 from plait.server import rights
 from plait.server.apart import run_apart
 from plait.server.auth.guard import Guard
-from plait.server.auth.principal import Access, Principal, literal_prefix
+from plait.server.auth.principal import Access
 from plait.server.content import roots_as_json
 from plait.server.errors import (
     BadRequest,
@@ -38,6 +37,7 @@ from plait.server.errors import (
     UpdateRefused,
 )
 from plait.server.hub import Hub
+from plait.server.listing import readable
 from plait.server.negotiation import disposition, has, wanted_state_vector, wants_json
 from plait.server.openapi import (
     BYTES,
@@ -133,7 +133,7 @@ class Api:
                 )
             },
             "Documents in the store, and those that somebody has open and has not written in yet, "
-            "of which one may read. A part may have fewer than `limit` though it is not the last.",
+            "of which one may read.",
             (
                 Parameter("prefix", "Only documents whose names begin with this."),
                 Parameter("after", "Only names above this one: `next` of the part before."),
@@ -150,24 +150,18 @@ class Api:
         """Answer with a part of the list."""
         prefix, after = call.query.get("prefix", ""), call.query.get("after", "")
         limit, deleted = _limit(call), call.truth("deleted")
-        prefix = self._readable_prefix(call.principal, prefix)
-        stored = await self._hub.store.documents(
-            prefix=prefix, after=after, limit=limit + 1, deleted=deleted
+        page: list[Json] = []
+        further = None
+        found = readable(
+            self._hub, self._guard, call.principal, prefix, after, deleted=deleted
         )
-        found: dict[str, DocumentInfo | None] = {each.name: each for each in stored}
-        if not deleted:
-            for name, room in self._hub.rooms().items():
-                if room.members and name > after and name.startswith(prefix):
-                    found.setdefault(name, None)
-        # Beyond the last that the store gave there may be others of its own, but one more than the
-        # limit is enough to tell.
-        names = sorted(found)[: limit + 1]
-        page = [
-            self._shown(name, found[name])
-            for name in names[:limit]
-            if self._guard.access(call.principal, name) >= Access.READ
-        ]
-        return JSONResponse({"docs": page, "next": names[limit - 1] if names[limit:] else None})
+        async with aclosing(found):
+            async for name, info in found:
+                if len(page) == limit:
+                    further = page[-1]["name"]
+                    break
+                page.append(self._shown(name, info))
+        return JSONResponse({"docs": page, "next": further})
 
     # One document
 
@@ -369,13 +363,6 @@ class Api:
         address = call.request.client.host if call.request.client else None
         who = {"subject": call.principal.subject, "address": address}
         self._guard.audit.note(event, document=call.name, **who, **facts)
-
-    def _readable_prefix(self, principal: Principal, prefix: str) -> str:
-        """Return the longer of a prefix and what all that somebody may read begins with, if the one
-        is the beginning of the other: so that who may read little need not walk through all.
-        """
-        common = commonprefix([literal_prefix(grant.docs) for grant in principal.grants])
-        return common if common.startswith(prefix) else prefix
 
     def _shown(self, name: str, info: DocumentInfo | None) -> Json:
         """Return what is told of a document; without an info, of one that is not stored yet."""

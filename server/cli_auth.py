@@ -16,7 +16,6 @@ from plait.server.auth import jwt
 from plait.server.auth.chain import Verdict
 from plait.server.auth.credentials import Credential
 from plait.server.auth.keys import FORMAT as KEY_FORMAT
-from plait.server.auth.keys import TOKEN_ID as KEY_PREFIX
 from plait.server.auth.principal import Access, BadGrant, Principal, parse_principal
 from plait.server.auth.revocations import (
     KIND,
@@ -38,7 +37,7 @@ from plait.server.cli_auth_words import (
     principal_json,
 )
 from plait.server.command import Command
-from plait.server.errors import BadRequest, DocumentUnknown, PlaitError
+from plait.server.errors import BadRequest, PlaitError
 from plait.server.settings import Settings
 from plait.server.terminal import Misused, Terminal, printable, time_text
 
@@ -70,13 +69,13 @@ async def create_token(
             "`plait token secret` makes one"
         )
     check(command.settings)
-    now = int(time.time())
+    now = time.time()
     principal = replace(
         described(subject, given, name=name, color=color, issued=now, until=now + seconds),
         token_id=secrets.token_hex(8),
     )
     token = issue(command.settings, _claims(principal))
-    note(command, "token.created", subject=subject, token=principal.token_id)
+    note(command, "token.created", of=subject, token=principal.token_id)
     _show(command.terminal, "token", token, principal_json(principal))
     return 0
 
@@ -98,8 +97,8 @@ def _claims(principal: Principal) -> dict[str, Any]:
         "name": principal.name,
         "color": principal.color,
         "jti": principal.token_id,
-        "iat": int(principal.issued),
-        "exp": int(principal.until),
+        "iat": round(principal.issued, 3),
+        "exp": round(principal.until, 3),
         "grants": [grant.as_json() for grant in principal.grants],
     }
     return {name: value for name, value in claims.items() if value != ""}
@@ -152,7 +151,7 @@ async def inspect_token(
         "refusal": found.refusal or None,
         "verifiers": {verdict.verifier: verdict.reason or "accepted" for verdict in found.verdicts},
         "token": None if found.told is None else principal_json(found.told),
-        "revocations": [each.as_json() for each in found.taken],
+        "revocations": [_revocation_json(each) for each in found.taken],
     }
     lines = _description(found, now)
     if document is not None:
@@ -181,16 +180,13 @@ async def _look(
             refusal = str(error)
     finally:
         await verifiers.close()
-    if told is None:
-        told = _unverified(settings, token)
-    reasons = {each.reason: each.verifier for each in verdicts}
-    if refusal in reasons:
-        refusal = f"{reasons[refusal]}: {refusal}"
+    # What a token says of itself, rather than what the leeway makes of it.
+    told = _unverified(settings, token) or told
+    if by := next((each.verifier for each in verdicts if each.reason == refusal), ""):
+        refusal = f"{refusal} ({by})" if refusal else ""
     taken = [] if told is None else [r for r in revocations if _takes(r, told, now)]
     if not refusal and told is not None:
-        if now >= told.until:
-            refusal = "the token has expired; get a new one"
-        elif any(each.docs is None and each.access is Access.NONE for each in taken):
+        if any(each.docs is None and each.access is Access.NONE for each in taken):
             refusal = "its rights were taken away"
     return _Found(told, verdicts, refusal, taken)
 
@@ -302,7 +298,7 @@ async def revoke(
     async with command.store() as store:
         await store.put_record(to_record(revocation, int(now * 1000)))
     value = _revocation_json(revocation)
-    note(command, "revocation.created", revocation=revocation.id, **_facts(revocation))
+    note(command, "revocation.created", id=revocation.id, **_facts(revocation))
     command.terminal.result(
         value,
         f"Took away {_taken_text(revocation)}.",
@@ -333,10 +329,8 @@ async def restore(command: Command, id: str) -> int:
     async with command.store() as store:
         record = await store.record(KIND, id)
         if record is None or not await store.remove_record(KIND, id):
-            raise DocumentUnknown(
-                f"there is no revocation {id!r}; `plait token revocations` lists them"
-            )
-    note(command, "revocation.removed", revocation=id)
+            raise PlaitError(f"there is no revocation {id!r}; `plait token revocations` lists them")
+    note(command, "revocation.removed", id=id)
     command.terminal.result({"id": id, "removed": True}, f"Took revocation {printable(id)} back.")
     return 0
 
@@ -352,7 +346,7 @@ async def _all(store: Store) -> AsyncIterator[Revocation]:
 def _id_of(token: str) -> str:
     """Return the id by which a token or a key is revoked; an id is its own."""
     if key := KEY_FORMAT.match(token):
-        return KEY_PREFIX + key[1]
+        return str(key[1])
     parsed = jwt.parse(token)
     if parsed is None:
         return token

@@ -9,7 +9,7 @@ from plait.server.auth.keys import KIND, ApiKey, make_key, read_key
 from plait.server.cli_auth import TOGETHER, note
 from plait.server.cli_auth_words import as_text, at_text, described, grants_text, principal_json
 from plait.server.command import Command
-from plait.server.errors import BadRequest, DocumentUnknown
+from plait.server.errors import BadRequest, PlaitError
 from plait.server.terminal import printable
 
 
@@ -28,7 +28,7 @@ async def create_key(
     key, record = make_key(subject, name, told.grants, now, until)
     async with command.store() as store:
         await store.put_record(record, new=True)
-    note(command, "key.created", subject=subject, key=record.id)
+    note(command, "key.created", of=subject, id=record.id)
     if command.terminal.as_json:
         command.terminal.result({"key": key} | principal_json(told) | {"id": record.id})
     else:
@@ -66,8 +66,8 @@ async def delete_key(command: Command, id: str) -> int:
     """Delete an API key."""
     async with command.store() as store:
         if not await store.remove_record(KIND, id):
-            raise DocumentUnknown(f"there is no API key {id!r}; `plait key list` lists them")
-    note(command, "key.deleted", key=id)
+            raise PlaitError(f"there is no API key {id!r}; `plait key list` lists them")
+    note(command, "key.deleted", id=id)
     command.terminal.result({"id": id, "deleted": True}, f"Deleted the API key {printable(id)}.")
     return 0
 

@@ -48,18 +48,15 @@ def described(
 
 
 def grants_of(given: Sequence[tuple[str, str]]) -> tuple[Grant, ...]:
-    """Return the grants of `--docs` and `--access`, in the order in which they were given.
+    """Return the grants of `--docs` and `--access`, in the order in which they were given: each
+    access is for the documents before it; a single one may come first.
 
     Raises:
         Misused: it is not clear which belong together.
     """
-    words = [value for option, value in given if option == "--access"]
-    if len(words) == 1:
-        return tuple(
-            Grant(check_pattern(value), GRANTABLE[words[0]])
-            for option, value in given
-            if option == "--docs"
-        )
+    options = [option for option, _ in given]
+    if options[0] == "--access" and options.count("--access") == 1:
+        given = [*given[1:], given[0]]
     grants: list[Grant] = []
     waiting: list[str] = []
     for option, value in given:
@@ -116,8 +113,9 @@ def at_text(at: float | None, now: float, never: str) -> str:
         return never
     far = abs(at - now)
     unit, word = next((each for each in _UNITS if far >= 2 * each[0]), _UNITS[-1])
-    distance = counted(int(far // unit), word)
+    distance = counted(round(far / unit), word)
     text = f"in {distance}" if at > now else f"{distance} ago"
+    text = "just now" if far < 1 else text
     try:
         return f"{time_text(int(at * 1000))} UTC, {text}"
     except (ValueError, OverflowError):  # A year that has five digits.

@@ -1,4 +1,4 @@
-"""What the parsers of all commands have in common: errors of one line, the overview, and the options
+"""What the parsers of all commands have in common: errors of one line, the overview, and options
 of what works on a store.
 """
 

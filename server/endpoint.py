@@ -174,6 +174,7 @@ async def _refuse(websocket: WebSocket, error: PlaitError) -> None:
     if websocket.application_state is not WebSocketState.CONNECTING:
         return
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
-        await websocket.send_denial_response(PlainTextResponse(str(error), error.status))
+        headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+        await websocket.send_denial_response(PlainTextResponse(str(error), error.status, headers))
     else:
         await websocket.close(error.close_code, str(error))

@@ -34,7 +34,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from plait.server.guard import Guard, GuardedProtocol
+from plait.server.watch import Watch, WatchedProtocol
 
 EXTENSION = "plait.hand_over"
 
@@ -111,7 +111,7 @@ _HANDSHAKE = (
 """What picows is given instead of the client's handshake, and what came after that."""
 
 
-class HttpProtocol(GuardedProtocol):
+class HttpProtocol(WatchedProtocol):
     """uvicorn's HTTP protocol, which passes on what it has parsed of a handshake instead of writing
     a request again (`Config(http=...)`).
     """
@@ -125,13 +125,13 @@ class HttpProtocol(GuardedProtocol):
         handshake.begin(cast(dict[str, Any], self.scope), self.url)
 
 
-def http_protocol(sockets: str, guard: Guard) -> Any:
+def http_protocol(sockets: str, watch: Watch) -> Any:
     """Return what `uvicorn.Config(http=...)` takes: it makes the protocol of each connection.
 
     Args:
         sockets: the setting: `direct` hands sockets over, `asgi` leaves them to uvicorn.
     """
-    return partial(HttpProtocol if sockets == "direct" else GuardedProtocol, guard=guard)
+    return partial(HttpProtocol if sockets == "direct" else WatchedProtocol, watch=watch)
 
 
 class HandOver(asyncio.Protocol):

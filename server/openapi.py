@@ -245,7 +245,7 @@ _GRANTS: Json = {
     "type": "array",
     "items": {"$ref": "#/components/schemas/Grant"},
     "minItems": 1,
-    "maxItems": 1000,
+    "maxItems": 100,
 }
 _KEY: Json = {
     "id": {"type": "string"},

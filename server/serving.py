@@ -14,12 +14,12 @@ from plait.persistence import StoreError
 from plait.server.app import Plait
 from plait.server.auth import setup
 from plait.server.errors import ConfigError
-from plait.server.guard import Guard
 from plait.server.handover import http_protocol
 from plait.server.memory import raise_stack_limit, settle
 from plait.server.origins import is_loopback
 from plait.server.proxies import trusted
 from plait.server.settings import Settings
+from plait.server.watch import Watch
 
 DESCRIPTORS = 1 << 20
 """Files and sockets that the process would like to have; it gets what the system allows."""
@@ -54,7 +54,7 @@ def serve(settings: Settings) -> int:
         lifespan="off",
         log_config=None,
         access_log=False,
-        http=http_protocol(settings.sockets, Guard(plait.limits, plait.counters)),
+        http=http_protocol(settings.sockets, Watch(plait.limits, plait.counters)),
         proxy_headers=True,
         forwarded_allow_ips=trusted(settings.trusted_proxies),
         ws="websockets-sansio",

@@ -74,10 +74,11 @@ class Visits:
 
     async def run(self) -> None:
         """Post what was noted, until `end`."""
-        while not self._ending.is_set():
+        ending = False
+        while not ending:
             try:
                 async with asyncio.timeout(POST_SECONDS):
-                    await self._ending.wait()
+                    ending = await self._ending.wait()
             except TimeoutError:
                 pass
             await self.flush()

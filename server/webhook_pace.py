@@ -1,5 +1,5 @@
-"""When a receiver of webhooks is told: after how much quiet, how soon again after a failure, and how
-slowly while it is away.
+"""When a receiver of webhooks is told: after how much quiet, how soon again after a failure, and
+how slowly while it is away.
 
 Pure; times are milliseconds since 1970.
 

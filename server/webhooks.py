@@ -2,10 +2,10 @@
 until they are heard.
 
 Theory of operation. Events are written with what they tell, in one transaction, so none is missed;
-and an event is ended after it was answered, so that it is told *at least once*. Every node delivers.
-What it takes from the outbox is its own for `LEASE_MS`; the store gives out one event of a document
-at a time, the oldest, so that a document's events are told in order. A node that dies lets its
-leases run out.
+and an event is ended after it was answered, so that it is told *at least once*. Every node
+delivers. What it takes from the outbox is its own for `LEASE_MS`; the store gives out one event of
+a document at a time, the oldest, so that a document's events are told in order. A node that dies
+lets its leases run out.
 
 A change is held in hand until the document was left alone for a while. Most often that ends within
 the lease; what has to wait longer, and what failed, is put back with the time at which it is due.

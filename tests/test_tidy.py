@@ -85,7 +85,7 @@ LAYERS = (
     "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
-    "server.guard server.metrics server.pump server.proxies",
+    "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
     "server.direct server.refusal server.visit",
     "server.channel server.endpoint",
@@ -126,6 +126,8 @@ PURE = {
     "server.outbox",
     "server.quota",
     "server.session",
+    "server.webhook_message",
+    "server.webhook_pace",
 } | {module for module in RANK if f"{module}.".startswith("server.wire.")}
 # Its protocols say what stores do, and stores wait.
 PURE_BUT_ASYNC = {"persistence.store"}
@@ -151,6 +153,10 @@ USERS = {
         "server.revert": "edits a document back to what it was",
         "server.stand_ins": "makes the values that such an edit puts in",
     },
+    "httpx": {
+        "server.auth.asking": "asks applications and identity providers about tokens",
+        "server.webhook_post": "posts webhooks",
+    },
     "prometheus_client": {
         "server.metrics": "tells what is counted elsewhere",
     },
@@ -158,13 +164,27 @@ USERS = {
         "server.redis_relay": "connects to Redis",
         "server.redis_wire": "reads what comes from it",
     },
+    "cryptography": {
+        "server.auth.signatures": "reads public keys, and tells what they may be used with",
+    },
+    "jwt": {
+        "server.auth.signatures": "verifies signatures",
+        "server.auth.jwt": "signs tokens",
+    },
     "starlette": {
         "web.pages": "serves pages and static files",
         "server.origins": "reads the headers of a request or a socket",
+        "server.auth.credentials": "finds the token of a request or a socket",
+        "server.auth.guard": "says whose a request or a socket is",
+        "server.refusal": "holds the socket of a browser that is refused",
+        "server.auth.guard": "reads who makes a request",
+        "server.refusal": "is the socket of who is refused",
         "server.endpoint": "is the socket",
+        "server.rights": "answers what is asked about rights",
         "server.rest": "reads requests, writes answers",
         "server.negotiation": "reads what a request asks for",
         "server.api": "is the REST interface",
+        "server.rights": "is the REST interface to rights",
         "server.app": "puts routes together",
     },
 }

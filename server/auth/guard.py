@@ -20,6 +20,7 @@ from plait.server.audit import Audit
 from plait.server.auth.anonymous import local_principal
 from plait.server.auth.chain import Verifiers
 from plait.server.auth.credentials import Credential, find_credential
+from plait.server.auth.keys import ID as KEY_ID
 from plait.server.auth.keys import KIND as KEY
 from plait.server.auth.principal import Access, BadGrant, Grant, Principal
 from plait.server.auth.revocations import KIND as REVOCATION
@@ -117,9 +118,13 @@ class Guard:
         self._passes: dict[str, dict[Pass, None]] = {}
         """By document."""
         self._by_subject: dict[str, dict[Pass, None]] = {}
-        self._ending: list[tuple[float, int, Pass]] = []
         self._numbers = count()
-        self._released = 0
+        self._ending: list[tuple[float, int, Pass]] = []
+        """Passes by when their right may change; also at times that count no more."""
+        self._stale = 0
+        """How many of these times count no more."""
+        self._deletions = 0
+        """How often API keys were deleted."""
 
     # Who, and what they may
 
@@ -137,7 +142,11 @@ class Guard:
         return await self._verified(credential, document)
 
     async def _verified(self, credential: Credential | None, document: str | None) -> Principal:
-        principal = await self.verifiers.principal(credential, document)
+        while True:
+            deletions = self._deletions
+            principal = await self.verifiers.principal(credential, document)
+            if deletions == self._deletions:
+                break  # Otherwise a key that was looked up may have been deleted meanwhile.
         now = self.wall()
         if now >= principal.until:
             raise Unauthorized("the token has expired; get a new one")
@@ -169,13 +178,23 @@ class Guard:
 
     def may_grant(self, principal: Principal, grant: Grant, now: float) -> bool:
         """Whether somebody may give a right to others: they have to be admin of all documents in
-        question for as long, and nothing of what they have may have been taken away.
+        question for as long, and nothing of that may have been taken away.
         """
-        return principal.may_grant(grant, now) and not self.revocations.concern(principal, now)
+        taken = self.revocations.concern(principal, now, grant.docs)
+        return principal.may_grant(grant, now) and not taken
+
+    def administers(self, principal: Principal, docs: str) -> bool:
+        """Whether somebody is admin of all documents that match a pattern. What was taken from
+        everybody does not matter: it has to be possible to give it back.
+        """
+        now = self.wall()
+        return principal.may_grant(
+            Grant(docs, Access.ADMIN, 0), now
+        ) and not self.revocations.concern(principal, now, None)
 
     def is_operator(self, principal: Principal) -> bool:
         """Whether somebody is admin of all documents."""
-        return self.may_grant(principal, Grant("*", Access.ADMIN, 0), self.wall())
+        return self.administers(principal, "*")
 
     # Sockets
 
@@ -199,18 +218,13 @@ class Guard:
         self._forget_subject(held)
         held.principal = principal
         self._by_subject.setdefault(principal.subject, {})[held] = None
-        held.changes_at = inf
         self._look_at(held)
 
     def forget(self, held: Pass) -> None:
         """Keep a pass true no more."""
         if _take_out(self._passes, held.document, held):
             self._forget_subject(held)
-            self._released += held.changes_at < inf
-            if self._released > BATCH and self._released * 2 > len(self._ending):
-                self._ending = [each for each in self._ending if each[2].open]
-                heapq.heapify(self._ending)
-                self._released = 0
+            self._expect_no_end(held)
 
     def _forget_subject(self, held: Pass) -> None:
         _take_out(self._by_subject, held.principal.subject, held)
@@ -224,21 +238,39 @@ class Guard:
         if held.changes_at < inf:
             heapq.heappush(self._ending, (held.changes_at, next(self._numbers), held))
 
+    def _expect_no_end(self, held: Pass) -> None:
+        self._stale += held.changes_at < inf
+        if self._stale > BATCH and self._stale * 2 > len(self._ending):
+            self._stale = 0
+            self._ending = [
+                (each.changes_at, next(self._numbers), each)
+                for each in self._all()
+                if each.changes_at < inf and each is not held
+            ]
+            heapq.heapify(self._ending)
+
     def tick(self) -> None:
-        """Look at passes whose right ends about now. Called once a second."""
+        """Look at passes whose right ends, or comes back, about now. Called once a second."""
         now = self.wall()
+        for revocation in self.revocations.take_ended(now):
+            for held in list(self._concerned(revocation)):
+                self._look_at(held)
         for _ in range(len(self._ending)):
             if self._ending[0][0] > now:
                 break
             at, _, held = heapq.heappop(self._ending)
             if held.open and at == held.changes_at:
                 self._look_at(held, expired=True)
+            else:
+                self._stale -= 1
 
     def _look_at(self, held: Pass, *, expired: bool = False) -> None:
         """Tell who holds a pass if the right is another than before."""
         now = self.wall()
         access = self.access(held.principal, held.document)
         if (changes_at := held.principal.changes_at(held.document, now)) != held.changes_at:
+            if not expired:
+                self._expect_no_end(held)
             held.changes_at = changes_at
             self._expect_end(held)
         before, held.access = held.access, access
@@ -260,13 +292,13 @@ class Guard:
 
     async def learn(self, changes: RecordChanges) -> None:
         """Obey what was put into the store, by this node or another, or taken out of it."""
-        for kind, id in changes.removed:
+        removed = list(changes.removed)
+        if changes.whole:
+            self.verifiers.forget()
+            removed += self._missing(changes)
+        for kind, id in removed:
             if kind == KEY:
-                self.verifiers.forget(id)
-                for held in self._all():
-                    if held.principal.token_id == id:
-                        held.principal = Principal(held.principal.subject, token_id=id)
-                        self._look_at(held)
+                self._delete_key(id)
             elif kind == REVOCATION and (revocation := self.revocations.remove(id)):
                 await self._obey(revocation)
         for record in changes.records:
@@ -278,19 +310,37 @@ class Guard:
             elif record.kind == KEY:
                 self.verifiers.forget(record.id)
 
+    def _missing(self, changes: RecordChanges) -> Iterable[tuple[str, str]]:
+        """Return what is known here and not in the store any more, of which it has told all."""
+        there = {(record.kind, record.id) for record in changes.records}
+        known = [(REVOCATION, id) for id in self.revocations.ids()]
+        tokens = {held.principal.token_id for held in self._all()}
+        known += [(KEY, id) for id in sorted(tokens) if KEY_ID.match(id)]
+        return [each for each in known if each not in there]
+
+    def _delete_key(self, id: str) -> None:
+        self._deletions += 1
+        self.verifiers.forget(id)
+        for held in self._all():
+            if held.principal.token_id == id:
+                held.principal = Principal(held.principal.subject, token_id=id)
+                self._look_at(held)
+
     async def _obey(self, revocation: Revocation) -> None:
+        await self._recheck(self._concerned(revocation))
+
+    def _concerned(self, revocation: Revocation) -> Iterable[Pass]:
+        """Return the passes that a revocation may concern."""
         if revocation.subject is not None:
-            passes: Iterable[Pass] = self._by_subject.get(revocation.subject, {})
-        elif revocation.docs is not None:
-            passes = [
+            return self._by_subject.get(revocation.subject, {})
+        if revocation.docs is not None:
+            return [
                 held
                 for document, held_there in list(self._passes.items())
                 if revocation.covers(document)
                 for held in held_there
             ]
-        else:
-            passes = self._all()
-        await self._recheck(passes)
+        return self._all()
 
     def _all(self) -> list[Pass]:
         return [held for there in self._passes.values() for held in there]

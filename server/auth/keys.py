@@ -25,6 +25,7 @@ KIND = "key"
 COUNTS_SECONDS = 60.0
 """How long a node may take to notice that a key is gone, if it is not told."""
 FORMAT = re.compile(r"plait_([0-9a-f]{12})_([A-Za-z0-9_-]{43})\Z")
+ID = re.compile(r"[0-9a-f]{12}\Z")
 INVALID = "the API key is not valid"
 
 _NOBODY = sha256(b"").hexdigest()

@@ -25,6 +25,8 @@ GRANTS_MAX = 1000
 """Grants of one principal."""
 PATTERN_MAX = 1024
 """Characters of a pattern."""
+ASTERISKS_MAX = 8
+"""In a pattern; more would make comparing two of them slow."""
 WORDS_MAX = 256
 """Characters of a subject, a name or a token's id."""
 COLOR = re.compile(r"#[0-9A-Fa-f]{3,8}\Z")
@@ -106,13 +108,12 @@ class Principal:
 
     def may_grant(self, grant: Grant, now: float) -> bool:
         """Whether it may give somebody a right: it has to be admin of all documents in question,
-        for at least as long.
+        for at least as long. (What is given may outlive the credential that gave it.)
         """
-        end = min(grant.until, inf)
         return now < self.until and any(
             mine.access is Access.ADMIN
             and now < mine.until
-            and end <= min(mine.until, self.until)
+            and grant.until <= mine.until
             and includes(mine.docs, grant.docs)
             for mine in self.grants
         )
@@ -231,6 +232,8 @@ def _tokens(pattern: str) -> tuple[str | None, ...]:
             tokens.append(character)
         elif not tokens or tokens[-1] is not _ANY:
             tokens.append(_ANY)
+    if tokens.count(_ANY) > ASTERISKS_MAX:
+        raise BadGrant(f"a pattern may have {ASTERISKS_MAX} asterisks")
     return tuple(tokens)
 
 

@@ -1,11 +1,13 @@
 """Rights that were taken away: of a subject, of a token, on documents.
 
 A revocation concerns what was issued before it: somebody who is given a new token afterwards has
-what that token says. It is a record in the store, which all nodes follow, and stays until it is
+what that token says. (A token that is named is meant whenever it was issued: the clock of whoever
+did that may be ahead.) It is a record in the store, which all nodes follow, and stays until it is
 taken back or ends by itself. A credential that does not say when it was issued counts as issued
 before any revocation.
 """
 
+import heapq
 import json
 import secrets
 from collections.abc import Iterable
@@ -20,6 +22,7 @@ from plait.server.auth.principal import (
     BadGrant,
     Principal,
     check_pattern,
+    literal_prefix,
     matches,
 )
 
@@ -54,8 +57,17 @@ class Revocation:
         return (
             (self.subject is None or self.subject == principal.subject)
             and (self.token is None or self.token == principal.token_id)
-            and (principal.issued is None or principal.issued < self.before)
+            and (
+                self.token is not None
+                or principal.issued is None
+                or principal.issued < self.before
+            )
         )
+
+    @property
+    def is_about_somebody(self) -> bool:
+        """Whether it takes from a subject or a token, and not from everybody."""
+        return self.subject is not None or self.token is not None
 
     def covers(self, document: str) -> bool:
         """Whether it is about a document."""
@@ -95,7 +107,7 @@ def new_revocation(
     if subject is None and token is None and docs is None:
         raise BadGrant("name a subject, a token or documents whose rights are to be taken away")
     for value in (subject, token, by, reason):
-        if value is not None and (len(value) > WORDS_MAX or any(ord(c) < 32 for c in value)):
+        if value is not None and not _is_words(value):
             raise BadGrant(
                 f"a subject, a token's id and a reason have up to {WORDS_MAX} characters"
             )
@@ -107,6 +119,12 @@ def new_revocation(
         check_pattern(docs)
     return Revocation(
         secrets.token_hex(6), subject, token, docs, access, now, until, by=by, reason=reason
+    )
+
+
+def _is_words(value: str) -> bool:
+    return len(value) <= WORDS_MAX and not any(
+        ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in value
     )
 
 
@@ -147,15 +165,22 @@ class Revocations:
     def __init__(self) -> None:
         self._by_id: dict[str, Revocation] = {}
         self._groups: dict[tuple[str, str], dict[str, Revocation]] = {}
+        self._ending: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def ids(self) -> list[str]:
+        """Return the ids of all."""
+        return list(self._by_id)
 
     def add(self, revocation: Revocation) -> None:
         """Obey a revocation; one of the same id takes its place."""
         self.remove(revocation.id)
         self._by_id[revocation.id] = revocation
         self._groups.setdefault(_group(revocation), {})[revocation.id] = revocation
+        if revocation.until < inf:
+            heapq.heappush(self._ending, (revocation.until, revocation.id))
 
     def remove(self, id: str) -> Revocation | None:
         """Obey a revocation no more; return it if it was known."""
@@ -166,6 +191,17 @@ class Revocations:
             if not group:
                 del self._groups[_group(revocation)]
         return revocation
+
+    def take_ended(self, now: float) -> list[Revocation]:
+        """Let go of those that have ended by themselves, and return them."""
+        ended = []
+        while self._ending and self._ending[0][0] <= now:
+            until, id = heapq.heappop(self._ending)
+            revocation = self._by_id.get(id)
+            if revocation is not None and revocation.until == until:
+                ended.append(revocation)
+                self.remove(id)
+        return ended
 
     def left(self, principal: Principal, document: str, now: float) -> Access:
         """Return what revocations leave of a principal's right on a document; `ADMIN` if they take
@@ -184,10 +220,16 @@ class Revocations:
                 left = revocation.access
         return left
 
-    def concern(self, principal: Principal, now: float) -> bool:
-        """Whether anything was taken from a principal."""
+    def concern(self, principal: Principal, now: float, docs: str | None) -> bool:
+        """Whether anything was taken from a principal.
+
+        Args:
+            docs: count also what was taken from everybody on documents that match this pattern.
+        """
         return any(
-            now < revocation.until and revocation.concerns(principal)
+            now < revocation.until
+            and revocation.concerns(principal)
+            and (revocation.is_about_somebody or _may_share(revocation.docs, docs))
             for revocation in self._about(principal)
         )
 
@@ -204,6 +246,14 @@ class Revocations:
     def _about(self, principal: Principal) -> Iterable[Revocation]:
         for key in (("subject", principal.subject), ("token", principal.token_id), ("", "")):
             yield from self._groups.get(key, {}).values()
+
+
+def _may_share(one: str | None, other: str | None) -> bool:
+    """Whether there may be a document that matches two patterns, as far as their beginnings tell."""
+    if one is None or other is None:
+        return False
+    begin, start = literal_prefix(one), literal_prefix(other)
+    return begin.startswith(start) or start.startswith(begin)
 
 
 def _group(revocation: Revocation) -> tuple[str, str]:

@@ -413,12 +413,18 @@ def _delete_set(update: bytes, position: int, needs: dict[int, int]) -> int:
             _refuse(f"Client {client} occurs twice in the delete set.")
         seen.add(client)
         highest = needs.get(client, 0)
+        before = 0
         for _ in range(ranges):
             clock, position = read_var_uint(update, position)
             length, position = read_var_uint(update, position)
             end = clock + length
             if not length or end > CLOCK_MAX:
                 _refuse_length(client, end)
+            if clock < before:
+                # Yjs and yrs sort them. yrs 0.28 takes that for granted when it merges updates, and
+                # loses some of them otherwise.
+                _refuse(f"The deleted ranges of client {client} are not in order.")
+            before = clock
             if end > highest:
                 highest = end
         if highest:

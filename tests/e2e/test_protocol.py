@@ -251,7 +251,7 @@ async def test_a_silent_client_is_kept_alive(shared_server: PlaitProcess, room: 
         b"\x00\x03\x00",  # no such step
         b"\x01\x03\x01\x01\x00",  # presence that is cut off
         b"\x01\x05\x01\x01\x01\x01\x7b",  # presence that is not JSON
-        b"\x02\x00\x01x",  # for servers to send
+        b"\x02\x02\x01x",  # for servers to send
         b"\x03\x00",
         b"\x04",
         b"\x7f",

@@ -72,7 +72,9 @@ def conversations() -> list[bytes]:
             told = [update_frame(one) for one in updates[begin:place]]
             told += [step2(each), step1(b"\x00")]
             marks = [rng % 3 | (TURN, COMMIT, READ, TICK)[rng % 4] for rng in range(len(told))]
-            found.append(join(*(bytes((mark,)) + one for mark, one in zip(marks, told))))
+            found.append(
+                join(*(bytes((mark,)) + one for mark, one in zip(marks, told, strict=True)))
+            )
             begin = place + 1
     return found
 

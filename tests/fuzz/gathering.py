@@ -11,7 +11,6 @@ from typing import Any
 from plait.server.connection import Connection
 from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, UpdateRefused
-from plait.server.folding import same
 from plait.server.limits import Limits
 from plait.server.wire.messages import AwarenessUpdate, SyncStep2, SyncUpdate
 from plait.server.wire.presence import decode_presence
@@ -162,7 +161,7 @@ class Gathering:
         expect(not ERRORS.found, "\n".join(ERRORS.found))
         room = self.rig.room
         logged = self.loaded()
-        expect(same(logged, room.document), "the log is not the document")
+        expect(alike(logged, room.document), "the log is not the document")
         left = [guest for guest in self.guests if guest.code is None]
         expect(self.listener in left, "one who says nothing is closed")
         expect(len(room.members) == len(left), "a member has no socket")

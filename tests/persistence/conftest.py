@@ -21,6 +21,8 @@ class Opener:
         self._postgres_url = postgres_url
         self._path = folder / "store.db"
         self._memory = MemoryStore()
+        self.busy_seconds = 0.2
+        """How long an SQLite store waits for another."""
         self.seconds = 0.0
         """The time by which removals are remembered."""
         self._opened: list[Store] = []
@@ -30,7 +32,7 @@ class Opener:
         if self._kind == "sqlite":
             store = SqliteStore(
                 self._path,
-                busy_seconds=0.2,
+                busy_seconds=self.busy_seconds,
                 announce=announce,
                 outbox_max=outbox_max,
                 wall=lambda: self.seconds,

@@ -64,7 +64,9 @@ async def test_new_is_put_once(store: Store, other: Store) -> None:
     assert await other.put_record(record("a", "3"), new=True)
 
 
-async def test_of_many_that_put_something_new_one_does(store: Store, other: Store) -> None:
+async def test_of_many_that_put_something_new_one_does(opener: Opener) -> None:
+    opener.busy_seconds = 30.0
+    store, other = await opener.open(), await opener.open()
     puts = [s.put_record(record("a", str(n)), new=True) for n, s in enumerate([store, other] * 5)]
     assert sorted(await asyncio.gather(*puts)) == [False] * 9 + [True]
 
@@ -193,7 +195,9 @@ async def test_who_asks_from_a_number_that_was_never_given_out_is_told_all(store
     assert changes.seq < 1000
 
 
-async def test_readers_miss_nothing_that_several_write_at_once(store: Store, other: Store) -> None:
+async def test_readers_miss_nothing_that_several_write_at_once(opener: Opener) -> None:
+    opener.busy_seconds = 30.0
+    store, other = await opener.open(), await opener.open()
     known: dict[str, str] = {}
     seq, busy = 0, True
 

@@ -17,6 +17,8 @@ from plait.server.wire.envelope import (
     decode_envelope,
     encode_envelope,
     encode_updates,
+    seal,
+    unseal,
 )
 from plait.server.wire.messages import AwarenessUpdate, SyncUpdate
 from plait.server.wire.presence import Entry, encode_presence
@@ -25,6 +27,7 @@ from tests.support.clock import FakeClock
 from tests.support.rooms import Rig
 
 ALL, ROOM = "plait::nodes", "plait::room:room"
+KEY = b"the key of the store"
 
 
 class World:
@@ -40,14 +43,16 @@ class World:
 
     async def node(self, prefix: str = "plait", store: str = "") -> "Node":
         node = Node(self, prefix)
-        node.cluster.share(store)
+        node.cluster.share(store, KEY)
         await node.cluster.run()
         return node
 
     def listen(self, *channels: str) -> None:
         relay = self.exchange.relay()
         relay.channels.update(channels)
-        relay.on_message = lambda channel, data: self.heard.append((channel, decode_envelope(data)))
+        relay.on_message = lambda channel, data: self.heard.append(
+            (channel, decode_envelope(unseal(data, KEY)))
+        )
 
     def run(self) -> None:
         """Deliver until nothing is left to be said."""
@@ -103,6 +108,7 @@ class Node:
         self.rigs: list[Rig] = []
         self.looks: list[str | None] = []
         self.deletions: list[str] = []
+        self.notices = 0
 
     async def open(self, name: str = "room") -> Rig:
         rig = Rig()
@@ -117,6 +123,9 @@ class Node:
 
     def deleted(self, name: str) -> None:
         self.deletions.append(name)
+
+    def noticed(self) -> None:
+        self.notices += 1
 
 
 def text_in(rig: Rig) -> str:
@@ -425,7 +434,8 @@ async def test_a_call_to_look_into_the_store_reaches_the_hub() -> None:
     a, b = await world.node(), await world.node()
     await a.open(), await b.open()
     world.run()
-    a.relay.publish(ROOM, encode_envelope(Envelope(b"other...", Kind.LOOK, "room", 1, 1)))
+    look = encode_envelope(Envelope(b"other...", Kind.LOOK, "room", 1, 1))
+    a.relay.publish(ROOM, seal(look, KEY))
     world.run()
     assert a.looks == b.looks == ["room"]
 
@@ -479,11 +489,43 @@ async def test_messages_of_another_version_are_ignored(caplog: pytest.LogCapture
     await node.open()
     data = encode_envelope(Envelope(b"other...", Kind.DELETED, "room"))
     for _ in range(2):
-        node.relay.publish(ROOM, bytes((VERSION + 1,)) + data[1:])
+        node.relay.publish(ROOM, seal(bytes((VERSION + 1,)) + data[1:], KEY))
     world.run()
     assert node.deletions == []
     assert node.counters.relay_refused == 2
     assert caplog.text.count(f"version {VERSION + 1}") == 1
+
+
+@pytest.mark.parametrize("other", [b"", b"the key of another store"])
+async def test_messages_of_who_has_not_got_the_store_are_refused(
+    other: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    node = await world.node()
+    rig = await node.open()
+    typed = encode_updates([("", Author(1).type("x"))])
+    made_up = (
+        encode_envelope(Envelope(b"other...", Kind.DELETED, "room")),
+        encode_envelope(Envelope(b"other...", Kind.UPDATE, "room", 1, 0, typed)),
+        encode_envelope(Envelope(b"other...", Kind.NOTICE)),
+    )
+    for message in made_up:
+        node.relay.publish(ROOM, message)
+        node.relay.publish(ROOM, seal(message, other))
+    world.run()
+    assert node.counters.relay_refused == 6
+    assert (node.deletions, node.notices) == ([], 0)
+    assert text_in(rig) == ""
+    assert node.cluster.nodes == 1, "it is not taken for a node"
+    assert caplog.text.count("no node of this store") == 1
+
+
+async def test_a_notice_reaches_the_other_nodes() -> None:
+    world = World()
+    a, b = await world.node(), await world.node()
+    a.cluster.tell_notice()
+    world.run()
+    assert (a.notices, b.notices) == (0, 1)
 
 
 async def test_what_a_room_cannot_take_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -493,7 +535,8 @@ async def test_what_a_room_cannot_take_harms_nobody(caplog: pytest.LogCaptureFix
     world.run()
     payload = encode_updates([("", b"\x01\x01\x07")])
     for _ in range(2):
-        b.relay.publish(ROOM, encode_envelope(Envelope(b.id, Kind.UPDATE, "room", 1, 0, payload)))
+        poison = encode_envelope(Envelope(b.id, Kind.UPDATE, "room", 1, 0, payload))
+        b.relay.publish(ROOM, seal(poison, KEY))
     world.run()
     assert a.counters.relay_refused == 2
     assert len(caplog.records) == 1

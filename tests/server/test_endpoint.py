@@ -41,7 +41,7 @@ async def handshake(plait: Plait, host: str, room: str = "a") -> list[dict[str, 
 
 
 async def test_one_address_too_often_is_refused_with_429() -> None:
-    async with serving(connections_per_address=1) as (plait, _):
+    async with serving(allow_anonymous=True, connections_per_address=1) as (plait, _):
         with plait.admission.enter(AWAY):
             start, body = await handshake(plait, AWAY)
             assert start["status"] == 429 and b"connections_per_address" in body["body"]
@@ -59,7 +59,7 @@ async def test_one_address_too_often_is_refused_with_429() -> None:
 async def test_a_refused_handshake_holds_no_place(
     settings: dict[str, int], room: str, status: int
 ) -> None:
-    async with serving(**settings) as (plait, _), plait.hub.room("a"):
+    async with serving(allow_anonymous=True, **settings) as (plait, _), plait.hub.room("a"):
         with plait.admission.enter(AWAY):
             start, _ = await handshake(plait, AWAY, room)
             assert start["status"] == status
@@ -70,7 +70,7 @@ async def test_a_failure_after_the_ticket_gives_it_back(monkeypatch: pytest.Monk
     async def fail(*_: object) -> None:
         raise PlaitError("the server failed")
 
-    async with serving() as (plait, _):
+    async with serving(allow_anonymous=True) as (plait, _):
         monkeypatch.setattr(plait.hub, "lease", fail)
         start, _ = await handshake(plait, AWAY)
         assert start["status"] == 500

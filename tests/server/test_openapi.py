@@ -9,8 +9,9 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
-from plait.server import __version__, errors, rest
+from plait.server import __version__, errors, rest, rights
 from plait.server.api import operations
+from plait.server.auth import principal
 from plait.server.counters import kind_of
 from plait.server.errors import PlaitError
 from plait.server.openapi import HEALTH
@@ -126,7 +127,7 @@ def test_each_error_is_in_the_documentation_with_its_status() -> None:
     told = {name: (int(status), retry == "yes") for name, status, retry in rows}
     assert told == {
         kind_of(kind): (kind.status, kind.retry)
-        for module in (errors, rest)
+        for module in (errors, rest, rights, principal)
         for kind in vars(module).values()
         if isinstance(kind, type)
         and issubclass(kind, PlaitError)

@@ -76,7 +76,7 @@ async def test_only_trusted_proxies_are_believed(
             await send({"type": "http.response.body", "body": b""})
 
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own, which is not ours.
-    options = {"proxy_headers": True, "forwarded_allow_ips": trusted(proxies)}
+    options: dict[str, Any] = {"proxy_headers": True, "forwarded_allow_ips": trusted(proxies)}
     async with (
         serving(application, sockets=sockets, **options) as (port, _),
         raw(port) as client,

@@ -115,7 +115,7 @@ async def bare_get(
         "path": path or (raw or b"").decode(),
         "root_path": root_path,
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"host", b"localhost")],
     }
     if raw is not None:
         scope["raw_path"] = raw
@@ -183,12 +183,13 @@ async def test_pages_of_other_origins_may_only_read_the_description() -> None:
 
 
 async def test_pages_of_this_server_and_those_that_were_allowed_may_do_everything() -> None:
-    async with serving(allow_origin=("https://app.example",)) as (_, client):
+    settings = {"allow_origin": ("https://app.example",), "allow_anonymous": True}
+    async with serving(**settings) as (_, client):
         for origin in ("http://plait.test", "https://app.example"):
             response = await client.post(
                 "/api/docs/notes/updates",
                 content=NOTHING,
-                headers={**UPDATE, "origin": origin},
+                headers={**UPDATE, "origin": origin, "host": "plait.test"},
             )
             assert response.status_code == 200
 
@@ -321,7 +322,7 @@ async def test_a_client_that_goes_away_within_its_body_is_nobodys_trouble(
             "path": "/api/docs/n/updates",
             "raw_path": b"/api/docs/n/updates",
             "query_string": b"",
-            "headers": [],
+            "headers": [(b"host", b"localhost")],
         }
         await plait.asgi(scope, receive, send)
         assert sent[0]["status"] == 400

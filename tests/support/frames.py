@@ -5,8 +5,10 @@ not notice what that gets wrong.
 from typing import NamedTuple
 
 STEP1, STEP2, UPDATE, AWARENESS, QUERY = "step 1", "step 2", "update", "awareness", "query"
+DENIED, PERMISSION = "denied", "permission"
 
 _SYNC = (STEP1, STEP2, UPDATE)
+_AUTH = {0: DENIED, 2: PERMISSION}
 
 ASK_ALL = b"\x00\x00\x01\x00"
 """SyncStep1 of one who has nothing."""
@@ -37,6 +39,10 @@ def parse(frame: bytes) -> Frame:
     elif kind == 1:
         payload, rest = read_bytes(rest)
         parsed = Frame(AWARENESS, payload)
+    elif kind == 2:
+        about, rest = read_uint(rest)
+        payload, rest = read_bytes(rest)
+        parsed = Frame(_AUTH[about], payload)
     else:
         assert kind == 3, f"a message of type {kind}"
         parsed = Frame(QUERY)
@@ -57,6 +63,11 @@ def step2(update: bytes) -> bytes:
 def update(content: bytes) -> bytes:
     """Tell of a change."""
     return b"\x00\x02" + var_bytes(content)
+
+
+def authenticate(token: str) -> bytes:
+    """Send another token."""
+    return b"\x02\x00" + var_bytes(token.encode())
 
 
 def awareness(*entries: tuple[int, int, str]) -> bytes:

@@ -22,7 +22,7 @@ from plait.server.settings import Settings
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.authors import Author
 
-BASE = "http://plait.test"
+BASE = "http://localhost"
 
 DESCRIPTION = describe(operations())
 

@@ -9,9 +9,9 @@ from typing import Any
 import uvicorn
 
 from plait.server.counters import Counters
-from plait.server.guard import Guard
 from plait.server.handover import http_protocol
 from plait.server.limits import Limits
+from plait.server.watch import Watch
 from tests.support.deadlines import eventually
 
 
@@ -25,13 +25,13 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    application: Any, *, guard: Guard | None = None, sockets: str = "direct", **options: Any
+    application: Any, *, watch: Watch | None = None, sockets: str = "direct", **options: Any
 ) -> AsyncIterator[tuple[int, uvicorn.Server]]:
     """Serve an application as the setting `sockets` says; yields the port and the server."""
-    guard = guard or Guard(Limits(), Counters())
+    watch = watch or Watch(Limits(), Counters())
     config = uvicorn.Config(
         application,
-        http=http_protocol(sockets, guard),
+        http=http_protocol(sockets, watch),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from plait.server.errors import DecodeError
 from plait.server.wire.envelope import (
+    SEAL_BYTES,
     UPDATES_MAX,
     VERSION,
     Diff,
     Envelope,
     Hello,
     Kind,
+    NotSealed,
     OldVersion,
     decode_diff,
     decode_envelope,
@@ -24,6 +26,8 @@ from plait.server.wire.envelope import (
     encode_hello,
     encode_updates,
     node_of,
+    seal,
+    unseal,
 )
 from plait.server.wire.lib0 import UINT_MAX, write_var_uint
 
@@ -32,33 +36,34 @@ NODE = bytes(range(1, 9))
 ENVELOPES = [
     (
         Envelope(NODE, Kind.UPDATE, "a", 300, 299, encode_updates([("ann", b"\x00\x00")])),
-        "01 0102030405060708 01 000000000000012c 01 0161 01 03616e6e 020000",
+        "02 0102030405060708 01 000000000000012c 01 0161 01 03616e6e 020000",
     ),
     (
         Envelope(NODE, Kind.PRESENCE, "ü", 1, 0, b"\x00"),
-        "01 0102030405060708 02 0000000000000001 01 02c3bc 00",
+        "02 0102030405060708 02 0000000000000001 01 02c3bc 00",
     ),
-    (Envelope(NODE, Kind.LOOK, "a/b", 2, 2), "01 0102030405060708 03 0000000000000002 00 03612f62"),
-    (Envelope(NODE, Kind.SAVED, "a", 2, 1), "01 0102030405060708 04 0000000000000002 01 0161"),
+    (Envelope(NODE, Kind.LOOK, "a/b", 2, 2), "02 0102030405060708 03 0000000000000002 00 03612f62"),
+    (Envelope(NODE, Kind.SAVED, "a", 2, 1), "02 0102030405060708 04 0000000000000002 01 0161"),
     (
         Envelope(NODE, Kind.HELLO, "a", 7, 6, encode_hello(Hello(b"\x01\x05\x02", b"\x00", True))),
-        "01 0102030405060708 05 0000000000000007 01 0161 01 03010502 0100",
+        "02 0102030405060708 05 0000000000000007 01 0161 01 03010502 0100",
     ),
     (
         Envelope(NODE, Kind.DIFF, "a", 7, 7, encode_diff(Diff(b"\x00\x00", b"\x00", True))),
-        "01 0102030405060708 06 0000000000000007 00 0161 01 020000 0100",
+        "02 0102030405060708 06 0000000000000007 00 0161 01 020000 0100",
     ),
     (
         Envelope(NODE, Kind.CORRECT, "a", 7, 7, b"\x00"),
-        "01 0102030405060708 07 0000000000000007 00 0161 00",
+        "02 0102030405060708 07 0000000000000007 00 0161 00",
     ),
-    (Envelope(NODE, Kind.DELETED, "a"), "01 0102030405060708 08 0000000000000000 00 0161"),
+    (Envelope(NODE, Kind.DELETED, "a"), "02 0102030405060708 08 0000000000000000 00 0161"),
     (
         Envelope(NODE, Kind.BEAT, seq=1000, saved=1000),
-        "01 0102030405060708 09 00000000000003e8 00 00",
+        "02 0102030405060708 09 00000000000003e8 00 00",
     ),
-    (Envelope(NODE, Kind.BYE), "01 0102030405060708 0a 0000000000000000 00 00"),
-    (Envelope(NODE, Kind.LEAVE, "a"), "01 0102030405060708 0b 0000000000000000 00 0161"),
+    (Envelope(NODE, Kind.BYE), "02 0102030405060708 0a 0000000000000000 00 00"),
+    (Envelope(NODE, Kind.LEAVE, "a"), "02 0102030405060708 0b 0000000000000000 00 0161"),
+    (Envelope(NODE, Kind.NOTICE), "02 0102030405060708 0c 0000000000000000 00 00"),
 ]
 """Of each kind one, and its bytes. If these change, nodes of two versions misunderstand each other
 during an upgrade: count VERSION up.
@@ -83,7 +88,7 @@ UPDATES = [
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert [envelope.kind for envelope, _ in ENVELOPES] == list(Kind)
-    assert VERSION == 1
+    assert VERSION == 2
 
 
 @pytest.mark.parametrize(("envelope", "written"), ENVELOPES)
@@ -154,7 +159,7 @@ def test_another_version_is_told_from_garbage() -> None:
             decode_envelope(bytes((version,)) + data[1:])
 
 
-@pytest.mark.parametrize("kind", [0, 12, 255])
+@pytest.mark.parametrize("kind", [0, 13, 255])
 def test_an_unknown_kind_is_refused(kind: int) -> None:
     data = encode_envelope(Envelope(NODE, Kind.BEAT))
     with pytest.raises(DecodeError, match=f"no message of kind {kind}") as caught:
@@ -202,3 +207,61 @@ def test_random_bytes_are_refused_or_read(data: bytes, headed: bool) -> None:
             decode(data)
         except DecodeError:
             pass
+
+
+# The seal
+
+KEY = b"what only the nodes of one store know"
+SEALED = [seal(encode_envelope(envelope), KEY) for envelope, _ in ENVELOPES]
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+def test_what_is_sealed_is_read_with_the_same_key(sealed: bytes) -> None:
+    message = unseal(sealed, KEY)
+    assert sealed == message + sealed[-SEAL_BYTES:]
+    assert seal(message, KEY) == sealed
+    assert message in [encode_envelope(envelope) for envelope, _ in ENVELOPES]
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+def test_a_changed_bit_anywhere_breaks_the_seal(sealed: bytes) -> None:
+    for at in range(len(sealed)):
+        for bit in range(8):
+            changed = sealed[:at] + bytes((sealed[at] ^ 1 << bit,)) + sealed[at + 1 :]
+            with pytest.raises(OldVersion if at == 0 else NotSealed):
+                unseal(changed, KEY)
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+def test_what_is_cut_or_longer_is_not_sealed(sealed: bytes) -> None:
+    for other in (*(sealed[:end] for end in range(1, len(sealed))), sealed + b"\x00"):
+        with pytest.raises(NotSealed):
+            unseal(other, KEY)
+    with pytest.raises(OldVersion):
+        unseal(b"", KEY)
+
+
+@pytest.mark.parametrize("key", [b"", b"another", KEY + b"\x01", KEY[:-1]])
+def test_another_key_breaks_no_seal(key: bytes) -> None:
+    for sealed in SEALED:
+        with pytest.raises(NotSealed):
+            unseal(sealed, key)
+
+
+def test_a_message_without_a_seal_is_refused() -> None:
+    for envelope, _ in ENVELOPES:
+        with pytest.raises(NotSealed):
+            unseal(encode_envelope(envelope), KEY)
+
+
+def test_a_message_of_another_version_is_told_from_a_forged_one() -> None:
+    for version in (1, VERSION + 1):
+        with pytest.raises(OldVersion, match=f"version 0{version}"):
+            unseal(bytes((version,)) + SEALED[0][1:], KEY)
+
+
+@given(st.binary())
+def test_random_bytes_are_never_sealed(data: bytes) -> None:
+    for candidate in (data, bytes((VERSION, *NODE)) + data):
+        with pytest.raises(DecodeError):
+            unseal(candidate, KEY)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pycrdt import Doc, Text, get_state
+from pycrdt import Doc, Text, get_state, merge_updates
 
 from plait.server.errors import UpdateRefused
 from plait.server.limits import Limits
 from plait.server.wire import surrogates
 from plait.server.wire.state_vector import decode_state_vector
+from plait.server.wire.structs import read_deletes, sections
 from plait.server.wire.update import inspect, ready
 from tests.support.hostile import CLOCK_OVERFLOW, NO_STRUCTS, nested_types, nested_values
 from tests.wire.test_surrogates import HALF_DELETED, HALF_DELETED_TEXT
@@ -126,6 +127,18 @@ def test_deletions_of_the_unknown_are_not_ready() -> None:
     deletion = bytes.fromhex("000107010005")
     assert not ready(inspect(deletion), {7: 4})
     assert ready(inspect(deletion), {7: 5})
+
+
+def test_deletions_out_of_order_are_lost_in_a_merge_and_refused() -> None:
+    """Found by fuzzing a room: who was sent the merged updates of a turn missed deletions."""
+    unsorted, other = hexadecimal("000107020e010201", "000107010701")
+    _, position = sections(merged := merge_updates(unsorted, other))
+    assert read_deletes(merged, position) != {7: [(2, 1), (7, 1), (14, 1)]}
+    with pytest.raises(UpdateRefused, match="not in order"):
+        inspect(unsorted)
+    # In order, they may overlap.
+    for fine in hexadecimal("0001070202010e01", "000107020e020e01"):
+        inspect(fine)
 
 
 def test_half_a_deleted_emoji_corrupts_pycrdt_and_is_found() -> None:

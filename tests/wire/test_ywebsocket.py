@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from plait.server.errors import DecodeError
 from plait.server.wire.messages import (
+    Authenticate,
     AwarenessUpdate,
     Codec,
     Message,
@@ -76,7 +77,9 @@ def test_trailing_bytes_are_refused(frame: bytes, name: str, payload: bytes) -> 
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (b"\x02\x00\x00", "auth message"),
+        (b"\x02\x01\x00", "auth message"),
+        (b"\x02\x02\x08readonly", "auth message"),
+        (b"\x02\x00\x01\xff", "UTF-8"),
         (b"\x04", "no message of type 4"),
         (b"\x66\x00", "no message of type 102"),
         (b"\x00\x03\x00", "no sync message of type 3"),
@@ -97,6 +100,25 @@ def test_padded_integers_are_read_as_lib0_does() -> None:
 def test_denial_is_what_y_protocols_writes() -> None:
     (denied,) = [vector for vector in vectors("ywebsocket") if vector["name"] == "denied"]
     assert auth_denied("not for you: naïve").hex() == denied["hex"]
+
+
+def test_a_token_is_laid_out_like_a_denial() -> None:
+    assert CODEC.decode(auth_denied("a.b.c")) == Authenticate("a.b.c")
+    assert CODEC.decode(b"\x02\x00\x00") == Authenticate("")
+    for frame in (b"\x02", b"\x02\x00", b"\x02\x00\x05a.b"):
+        with pytest.raises(DecodeError, match="ends too early"):
+            CODEC.decode(frame)
+    with pytest.raises(DecodeError, match="bytes too many"):
+        CODEC.decode(auth_denied("a.b.c") + b"\x00")
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "a.b.c" not in repr(Authenticate("a.b.c"))
+
+
+def test_a_permission_says_whether_edits_are_accepted() -> None:
+    assert CODEC.permission(writes=True) == b"\x02\x02\x0aread-write"
+    assert CODEC.permission(writes=False) == b"\x02\x02\x08readonly"
 
 
 def test_empty_awareness_is_presence_of_nobody() -> None:

@@ -40,9 +40,13 @@ class Clock:
         return self.at
 
 
-@cache
 def private_key(algorithm: str, number: int = 0) -> Any:
     """Return a key, the same one each time."""
+    return _private_key(algorithm, number)
+
+
+@cache
+def _private_key(algorithm: str, number: int) -> Any:
     match algorithm:
         case "RS256" | "PS256":
             return rsa.generate_private_key(65537, 2048)

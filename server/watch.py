@@ -13,7 +13,7 @@ waits for ever for who does not take a response. Here
 
 A connection that becomes a WebSocket is not watched any more from then on.
 
-All connections of a server have one `Guard` with one timer. As everybody has the same time, those
+All connections of a server have one `Watch` with one timer. As everybody has the same time, those
 whose time ends first are always those who began first, so nothing has to be sorted or searched.
 
 Sources: uvicorn `httptools_impl.py`, of which this overrides what the parser and the transport
@@ -43,31 +43,31 @@ class _Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._ends: dict[GuardedProtocol, float] = {}
+        self._ends: dict[WatchedProtocol, float] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def add(self, connection: "GuardedProtocol", now: float) -> None:
+    def add(self, connection: "WatchedProtocol", now: float) -> None:
         """Put a connection in; one that is in keeps its time."""
         self._ends.setdefault(connection, now + self.seconds)
 
-    def renew(self, connection: "GuardedProtocol", now: float) -> None:
+    def renew(self, connection: "WatchedProtocol", now: float) -> None:
         """Give a connection its time anew."""
         self._ends.pop(connection, None)
         self._ends[connection] = now + self.seconds
 
-    def discard(self, connection: "GuardedProtocol") -> None:
+    def discard(self, connection: "WatchedProtocol") -> None:
         """Take a connection out, if it is in."""
         self._ends.pop(connection, None)
 
-    def first(self) -> "GuardedProtocol":
+    def first(self) -> "WatchedProtocol":
         """Take out the one that has been here longest, and return it."""
         connection = next(iter(self._ends))
         del self._ends[connection]
         return connection
 
-    def ended(self, now: float) -> "list[GuardedProtocol]":
+    def ended(self, now: float) -> "list[WatchedProtocol]":
         """Take out those whose time has ended, and return them."""
         ended = []
         while self._ends and next(iter(self._ends.values())) <= now:
@@ -80,7 +80,7 @@ class _Deadlines:
         return next(iter(self._ends.values()), None)
 
 
-class Guard:
+class Watch:
     """Watches the connections of a server until they are WebSockets, or gone."""
 
     def __init__(self, limits: Limits, counters: Counters) -> None:
@@ -96,37 +96,37 @@ class Guard:
         """How many connections have not sent a whole head."""
         return len(self._heads)
 
-    def begin_head(self, connection: "GuardedProtocol") -> None:
+    def begin_head(self, connection: "WatchedProtocol") -> None:
         """Expect a head from a connection, from when this is called for the first time."""
         self._heads.add(connection, connection.loop.time())
         if len(self._heads) > self.limits.heads_max:
             self._cut(self._heads.first(), "open_heads")
         self._wind(connection.loop)
 
-    def end_head(self, connection: "GuardedProtocol") -> None:
+    def end_head(self, connection: "WatchedProtocol") -> None:
         """Expect no head: it is there."""
         self._heads.discard(connection)
 
-    def begin_body(self, connection: "GuardedProtocol") -> None:
+    def begin_body(self, connection: "WatchedProtocol") -> None:
         """Expect more of a request's body; called again when some of it has come."""
         self._bodies.renew(connection, connection.loop.time())
         self._wind(connection.loop)
 
-    def end_body(self, connection: "GuardedProtocol") -> None:
+    def end_body(self, connection: "WatchedProtocol") -> None:
         """Expect no body: it is there, or nobody asks for it any more."""
         self._bodies.discard(connection)
 
-    def begin_response(self, connection: "GuardedProtocol") -> None:
+    def begin_response(self, connection: "WatchedProtocol") -> None:
         """Expect that what is written is taken."""
         connection.unwritten = connection.transport.get_write_buffer_size()
         self._responses.renew(connection, connection.loop.time())
         self._wind(connection.loop)
 
-    def end_response(self, connection: "GuardedProtocol") -> None:
+    def end_response(self, connection: "WatchedProtocol") -> None:
         """Expect nothing: it was taken."""
         self._responses.discard(connection)
 
-    def forget(self, connection: "GuardedProtocol") -> None:
+    def forget(self, connection: "WatchedProtocol") -> None:
         """Watch a connection no more: it is gone, or something else now."""
         for each in (self._heads, self._bodies, self._responses):
             each.discard(connection)
@@ -137,12 +137,13 @@ class Guard:
 
     def _wind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look again when the next one's time ends; there is no timer while there is nobody."""
-        if self._timer is not None:
-            return
         ends = [each.next for each in (self._heads, self._bodies, self._responses)]
-        if due := [end for end in ends if end is not None]:
-            at = max(min(due), loop.time() + GRAIN_SECONDS)
-            self._timer = loop.call_at(at, self._look, loop)
+        due = min((end for end in ends if end is not None), default=None)
+        if due is None or (self._timer is not None and self._timer.when() <= due + GRAIN_SECONDS):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(max(due, loop.time() + GRAIN_SECONDS), self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -163,35 +164,35 @@ class Guard:
                 self._responses.renew(connection, now)
         self._wind(loop)
 
-    def _cut(self, connection: "GuardedProtocol", limit: str) -> None:
+    def _cut(self, connection: "WatchedProtocol", limit: str) -> None:
         self.count(limit)
         self.forget(connection)
         connection.transport.abort()
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol under a guard.
+class WatchedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol under a watch.
 
-    For `uvicorn.Config(http=...)` the guard is bound with `functools.partial`.
+    For `uvicorn.Config(http=...)` the watch is bound with `functools.partial`.
     """
 
-    def __init__(self, *args: Any, guard: Guard, **options: Any) -> None:
+    def __init__(self, *args: Any, watch: Watch, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._guard = guard
+        self._watch = watch
         self._in_head = False
         """Whether the parser has seen the beginning of a head, and not its end."""
         self._head_ended = False
         """Whether a head has ended in what is being parsed."""
         self._head_bytes = 0
         self.unwritten = 0
-        """What had not been taken when the guard looked last."""
+        """What had not been taken when the watch looked last."""
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
         super().connection_made(transport)
-        self._guard.begin_head(self)
+        self._watch.begin_head(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and count what belongs to an unfinished head."""
@@ -203,28 +204,28 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._expects_head:
             self._expect_body()
             return
-        self._guard.begin_head(self)
+        self._watch.begin_head(self)
         if expected and not self._head_ended:
             self._head_bytes += len(data)
-            if self._head_bytes > self._guard.limits.head_bytes_max:
+            if self._head_bytes > self._watch.limits.head_bytes_max:
                 self.send_400_response("")
         else:
             self._head_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be watched no more."""
-        self._guard.forget(self)
+        self._watch.forget(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Wait until the client takes more; but not for ever."""
         super().pause_writing()
-        self._guard.begin_response(self)
+        self._watch.begin_response(self)
 
     def resume_writing(self) -> None:
         """Go on: the client takes more."""
         super().resume_writing()
-        self._guard.end_response(self)
+        self._watch.end_response(self)
 
     # What the parser calls
 
@@ -239,25 +240,25 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = len(self.url) + sum(
             len(name) + len(value) + len(b": \r\n") for name, value in self.headers
         )
-        self._guard.end_head(self)
-        if self._head_bytes > self._guard.limits.head_bytes_max:
+        self._watch.end_head(self)
+        if self._head_bytes > self._watch.limits.head_bytes_max:
             raise _HeadTooLarge
         self._head_bytes = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a body."""
-        self._guard.end_body(self)
+        self._watch.end_body(self)
         super().on_message_complete()
 
     # What uvicorn calls
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or has too large a head, and close."""
-        self._guard.forget(self)
-        most = self._guard.limits.head_bytes_max
+        self._watch.forget(self)
+        most = self._watch.limits.head_bytes_max
         if self._head_bytes > most:
-            self._guard.count("too_large_head")
+            self._watch.count("too_large_head")
             reason = f"the head of a request may have {most} bytes"
             self.transport.write(_TOO_LARGE.format(len(reason), reason).encode())
             self.transport.close()
@@ -266,14 +267,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, once the client has taken the whole response."""
-        self._guard.end_body(self)
+        self._watch.end_body(self)
         if self.transport.get_write_buffer_size():
-            self._guard.begin_response(self)
+            self._watch.begin_response(self)
         super().on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Pass the socket on, and be watched no more."""
-        self._guard.forget(self)
+        self._watch.forget(self)
         self.pass_on()
         # It refers back. Kept until the garbage collector comes by, both would take more memory
         # than the WebSocket does.
@@ -291,7 +292,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _expect_body(self) -> None:
         if self.cycle.more_body:
-            self._guard.begin_body(self)
+            self._watch.begin_body(self)
 
 
 class _HeadTooLarge(Exception):

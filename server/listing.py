@@ -1,0 +1,70 @@
+"""Which documents somebody is shown: those that they may read, and no trace of others."""
+
+from collections.abc import AsyncIterator, Iterable
+from os.path import commonprefix
+
+from plait.persistence import DocumentInfo
+from plait.server.auth.guard import Guard
+from plait.server.auth.principal import Access, Principal, literal_prefix
+from plait.server.hub import Hub
+
+BATCH = 500
+"""Documents that the store is asked for at once."""
+BEGINNINGS_MAX = 20
+"""Parts of the store that are looked through one after the other; more are looked through as one."""
+
+
+async def readable(
+    hub: Hub, guard: Guard, principal: Principal, prefix: str, after: str, *, deleted: bool
+) -> AsyncIterator[tuple[str, DocumentInfo | None]]:
+    """Yield documents by name, and what the store knows of each: in the store, or open and not
+    stored yet.
+
+    Args:
+        prefix: only names that begin with this.
+        after: only names above this.
+        deleted: only those that are deleted; otherwise only others.
+    """
+    for beginning in _beginnings(prefix, (literal_prefix(each.docs) for each in principal.grants)):
+        async for name, info in _documents(hub, beginning, after, deleted):
+            if guard.access(principal, name) >= Access.READ:
+                yield name, info
+
+
+def _beginnings(prefix: str, granted: Iterable[str]) -> list[str]:
+    """Return what names begin with that begin with a prefix and may be granted, in order and none
+    the beginning of another: so that who may read little need not walk through all.
+    """
+    fitting = {
+        max(prefix, each, key=len)
+        for each in granted
+        if each.startswith(prefix) or prefix.startswith(each)
+    }
+    found: list[str] = []
+    for each in sorted(fitting):
+        if not found or not each.startswith(found[-1]):
+            found.append(each)
+    return found if len(found) <= BEGINNINGS_MAX else [commonprefix(found)]
+
+
+async def _documents(
+    hub: Hub, prefix: str, after: str, deleted: bool
+) -> AsyncIterator[tuple[str, DocumentInfo | None]]:
+    """Yield all documents whose names begin with a prefix."""
+    while True:
+        stored = await hub.store.documents(
+            prefix=prefix, after=after, limit=BATCH, deleted=deleted
+        )
+        found: dict[str, DocumentInfo | None] = {each.name: each for each in stored}
+        # Beyond the last that the store gave there may be others of its own.
+        last = stored[-1].name if len(stored) == BATCH else None
+        if not deleted:
+            for name, room in hub.rooms().items():
+                if room.members and name > after and name.startswith(prefix):
+                    if last is None or name <= last:
+                        found.setdefault(name, None)
+        for name in sorted(found):
+            yield name, found[name]
+        if last is None:
+            return
+        after = last

@@ -1,0 +1,58 @@
+"""What schemathesis has to know of the API beyond its description: bodies that are updates, and
+names that are met again. Loaded by it (`SCHEMATHESIS_HOOKS`).
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+from tests.wire import fuzz_updates
+
+ANSWERS = "PLAIT_FUZZ_ANSWERS"
+"""The variable that names a file for lines of operation and status."""
+
+NAMES = ("a", "b", "a/b", "ü 😀", "%2F", "..", "?x=1#y")
+"""Few, so that what one call made is there for the next."""
+
+_updates, _states = fuzz_updates.corpus()
+
+schemathesis.openapi.media_type(
+    "application/octet-stream",
+    st.one_of(
+        st.sampled_from(_states),
+        st.sampled_from(_updates),
+        st.binary(max_size=40),
+        st.builds(
+            fuzz_updates.change_bytes,
+            st.randoms(use_true_random=False),
+            st.sampled_from(_updates),
+        ),
+    ),
+)
+
+
+@schemathesis.hook
+def map_path_parameters(
+    context: schemathesis.HookContext, path_parameters: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Give most calls a name that others have too."""
+    if not path_parameters or not isinstance(path_parameters.get("name"), str):
+        return path_parameters
+    name = path_parameters["name"]
+    # As good as chance, and the same for the same call, as Hypothesis wants it.
+    if sum(name.encode(errors="replace")) % 4:
+        return {**path_parameters, "name": NAMES[len(name) % len(NAMES)]}
+    return path_parameters
+
+
+@schemathesis.hook
+def after_call(
+    context: schemathesis.HookContext, case: schemathesis.Case[Any], response: schemathesis.Response
+) -> None:
+    """Write down which operation was answered with which status."""
+    path, method = case.operation.path, case.method
+    with Path(os.environ[ANSWERS]).open("a") as file:
+        file.write(f"{method} {path} {response.status_code}\n")
