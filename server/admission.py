@@ -156,7 +156,7 @@ class _Holders:
 class Ticket:
     """The right of one socket to be open. Released once, whoever comes first."""
 
-    __slots__ = ("_admission", "_source", "_subject", "shared")
+    __slots__ = ("_admission", "_subject", "shared", "source")
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Ticket:
         shared: tuple[Bucket, ...] = (),
     ) -> None:
         self._admission: Admission | None = admission
-        self._source = source
+        self.source = source
         self._subject = subject
         self.shared = shared
         """What the socket's `Quota` draws from besides its own buckets."""
@@ -175,7 +175,7 @@ class Ticket:
         """Give the place to somebody else; a second call does nothing."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission.leave(self._source, self._subject)
+            admission.leave(self.source, self._subject)
 
     def __enter__(self) -> Self:
         return self

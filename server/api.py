@@ -152,9 +152,7 @@ class Api:
         limit, deleted = _limit(call), call.truth("deleted")
         page: list[Json] = []
         further = None
-        found = readable(
-            self._hub, self._guard, call.principal, prefix, after, deleted=deleted
-        )
+        found = readable(self._hub, self._guard, call.principal, prefix, after, deleted=deleted)
         async with aclosing(found):
             async for name, info in found:
                 if len(page) == limit:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
+from plait.server import webhooks
 from plait.server.admission import Admission, source_of
 from plait.server.api import Api
 from plait.server.audit import Audit
@@ -54,13 +55,17 @@ class Plait:
         self.limits = _limits(settings)
         self.counters = Counters()
         clock = SystemClock()
-        self.store = open_store(settings.store, serving=True)
+        self._target = webhooks.chosen(settings)
+        self.store = open_store(
+            settings.store, serving=True, announce=webhooks.announced(self._target)
+        )
+        self.webhooks = webhooks.build(settings, self.store, self.counters, clock.wall_ms)
         self.writer = Writer(
             self.store,
             interval_seconds=settings.commit_ms / 1000,
             unsaved_bytes_max=self.limits.unsaved_bytes_max,
             on_state=self._count_full,
-            on_commit=self.counters.commit_seconds.observe,
+            on_commit=self._committed,
         )
         self._full = False
         self.cluster = _cluster(settings, self.limits, clock, self.counters)
@@ -101,7 +106,7 @@ class Plait:
         self.admission = Admission(self.limits)
         self.sockets = Sockets()
         self.hub.ticked.append(self.sockets.tick)
-        self.metrics = Metrics(self.hub, self.admission, self.compactor)
+        self.metrics = Metrics(self.hub, self.admission, self.compactor, self.webhooks)
         self.asgi = self._application()
 
     @asynccontextmanager
@@ -117,6 +122,8 @@ class Plait:
             await self.store.open()
             stack.push_async_callback(self.store.close)
             await self.records.catch_up()
+            if self.webhooks is not None:
+                await stack.enter_async_context(self.webhooks.running())
             await stack.enter_async_context(self.hub)
             stack.push_async_callback(self.drain)
             for work in (self.metrics.watch_delay(), self.records.run()):
@@ -138,7 +145,8 @@ class Plait:
                 yield
 
         origins = Origins(self.settings.allow_origin)
-        endpoint = Endpoint(self.hub, self.guard, origins, self.admission, self.sockets)
+        visits = self.webhooks.visits if self.webhooks is not None else None
+        endpoint = Endpoint(self.hub, self.guard, origins, self.admission, self.sockets, visits)
         bodies = Bodies(self.limits)
         issue = partial(setup.issue, self.settings) if self.settings.token_secret else None
         rights = Rights(self.guard, self.records, bodies, self.guard.wall, issue)
@@ -205,6 +213,11 @@ class Plait:
             return self.guard.is_operator(await self.guard.identify(request, None))
         except PlaitError:
             return False
+
+    def _committed(self, seconds: float) -> None:
+        self.counters.commit_seconds.observe(seconds)
+        if self.webhooks is not None:
+            self.webhooks.wake()
 
     def _count_full(self, state: WriterState) -> None:
         if state.full and not self._full:

@@ -8,7 +8,8 @@ with two tasks a socket. What those tasks would wait for is done here by being c
    (`pause_writing`), frames are queued in the outbox, which bounds them, until it does again.
 2. A frame from a client is handled at once. If it can't be (the store takes no more, the room
    loads its document anew), or after a good many in a row, the socket is not read any more; what
-   the parser has read already waits here.
+   the parser has read already waits here. All who have sent many share a small part of each turn
+   of the loop (`plait.server.turns`), so that a flood of theirs makes nobody wait who types.
 3. A socket that is closed has `CLOSE_SECONDS` to take the reason and to answer. Then it is cut off.
 4. A client that has been silent is pinged, and cut off if it does not answer. One timer does this
    for all sockets, in turns (`Sockets.tick`), instead of one a socket.
@@ -36,6 +37,7 @@ from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
 from plait.server.pump import CLOSE_SECONDS, Visit
+from plait.server.turns import Ration
 from plait.server.wire.messages import Codec
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ BURST_UNITS = 64
 """Frames of one client that are handled before the others have their turn: about 2 ms."""
 UNIT_BYTES = 4096
 """Long frames count for more, by this measure."""
+FLOOD_FRAMES = 8
+"""Who had so many waiting is likely to go on like that."""
+FLOOD_SECONDS = 0.001
+"""What part of a turn those have together who have sent more."""
 
 BINARY = WSMsgType.BINARY
 CONTINUATION = WSMsgType.CONTINUATION
@@ -128,6 +134,13 @@ class Sockets:
         self._slots: list[set[DirectSocket]] = [set() for _ in range(PING_SECONDS)]
         self._next = 0
         self._ticks = 0
+        self._floods: Ration | None = None
+
+    def later(self, work: Callable[[], None], source: str) -> None:
+        """Handle what somebody has sent who has sent much, when their turn has come."""
+        if self._floods is None:
+            self._floods = Ration(asyncio.get_running_loop(), FLOOD_SECONDS)
+        self._floods.add(work, source)
 
     def add(self, socket: "DirectSocket") -> None:
         """Look after a socket. Each slot gets as many as the others."""
@@ -345,7 +358,7 @@ class DirectSocket(WSListener):
         if self._hub.writer.full or self.connection.waiting:
             self._waiting = self._hub.spawn(self._wait())
         else:
-            self._loop.call_soon(self._go_on)
+            self._sockets.later(self._go_on, self._visit.source)
 
     async def _wait(self) -> None:
         while self._hub.writer.full or self.connection.waiting:
@@ -365,14 +378,18 @@ class DirectSocket(WSListener):
         if early is None:  # It was closed meanwhile.
             return
         self._burst = 0
+        handled = 0
         while early:
             go_on = self._handle(early.popleft())
+            handled += 1
             if self.connection.closing is not None:
                 return
             if not go_on:
                 self._go_on_when_possible()
                 return
         self._early = None
+        if handled > FLOOD_FRAMES:  # The next one waits for its turn again.
+            self._burst = BURST_UNITS
         if self._farewell is not None:
             self._take_leave(self._farewell)
         else:

@@ -34,6 +34,7 @@ from plait.server.origins import Origins
 from plait.server.pump import LinkLost, pump
 from plait.server.refusal import Refusals
 from plait.server.visit import Visit
+from plait.server.visits import Visits
 from plait.server.wire.ywebsocket import YWEBSOCKET
 
 
@@ -41,8 +42,15 @@ class Endpoint:
     """Serve y-websocket clients under `/ws/NAME`, or under any path that no other route takes."""
 
     def __init__(
-        self, hub: Hub, guard: Guard, origins: Origins, admission: Admission, sockets: Sockets
+        self,
+        hub: Hub,
+        guard: Guard,
+        origins: Origins,
+        admission: Admission,
+        sockets: Sockets,
+        visits: Visits | None = None,
     ) -> None:
+        self._visits = visits
         self._hub = hub
         self._guard = guard
         self._refusals = Refusals()
@@ -95,7 +103,7 @@ class Endpoint:
         except BaseException:
             held.release()
             raise
-        return Visit(ticket, held, self._hub.spawn)
+        return Visit(ticket, held, self._hub.spawn, self._visits)
 
     async def _carry(self, websocket: WebSocket, lease: Lease, visit: Visit) -> None:
         """Accept the socket, and let go of lease and visit when it ends: here, or, if the server

@@ -28,12 +28,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 from picows import WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from plait.server.origins import is_loopback
+from plait.server.turns import Ration
 from plait.server.watch import Watch, WatchedProtocol
 
 EXTENSION = "plait.hand_over"
@@ -42,6 +45,9 @@ READ_BUFFER_BYTES = 2048
 """Where a socket's reading starts, and what it takes at least; picows' own default is 16 KB."""
 EARLY_BYTES_MAX = 64 << 10
 """What a client may send before its handshake is answered; genuine ones wait for the answer."""
+
+HANDSHAKES_A_TURN = 2
+"""Handshakes that are begun in one turn of the loop, if there are many; each takes 0.4 ms."""
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +140,26 @@ def http_protocol(sockets: str, watch: Watch) -> Any:
     return partial(HttpProtocol if sockets == "direct" else WatchedProtocol, watch=watch)
 
 
+_rations: "WeakKeyDictionary[asyncio.AbstractEventLoop, Ration]" = WeakKeyDictionary()
+
+
+def _handshakes(loop: asyncio.AbstractEventLoop) -> Ration:
+    """Return the part of a loop's turns that handshakes may take together."""
+    ration = _rations.get(loop)
+    if ration is None:
+        ration = _rations[loop] = Ration(loop, pieces=HANDSHAKES_A_TURN)
+    return ration
+
+
+def _source(scope: dict[str, Any]) -> str:
+    """Return who a handshake takes turns with: those of its address, as far as that is known."""
+    host: str = scope["client"][0] if scope.get("client") else ""
+    if host and not is_loopback(host):
+        return host
+    # A proxy on this machine. Nothing depends on it but who takes turns with whom.
+    return next((v.decode("latin-1") for n, v in scope["headers"] if n == b"x-forwarded-for"), host)
+
+
 class HandOver(asyncio.Protocol):
     """The transport's protocol from the handshake until the application has decided."""
 
@@ -171,6 +197,11 @@ class HandOver(asyncio.Protocol):
             self._answer(refused.status, refused.headers, refused.text.encode())
             return
         self._complete(scope, target)
+        _handshakes(asyncio.get_running_loop()).add(partial(self._start, scope), _source(scope))
+
+    def _start(self, scope: dict[str, Any]) -> None:
+        if self._lost.is_set() or self._answered:
+            return  # It did not wait.
         task = asyncio.get_running_loop().create_task(self._run(scope))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)

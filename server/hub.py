@@ -462,10 +462,11 @@ class Hub:
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            try:
-                self.tick()
-            except Exception:
-                log.exception("a tick of the hub failed")
+            for tick in (self.tick, *self.ticked):
+                try:
+                    tick()
+                except Exception:
+                    log.exception("a tick failed")
 
 
 def _refusal(name: str, error: BaseException) -> BaseException:

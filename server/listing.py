@@ -52,9 +52,7 @@ async def _documents(
 ) -> AsyncIterator[tuple[str, DocumentInfo | None]]:
     """Yield all documents whose names begin with a prefix."""
     while True:
-        stored = await hub.store.documents(
-            prefix=prefix, after=after, limit=BATCH, deleted=deleted
-        )
+        stored = await hub.store.documents(prefix=prefix, after=after, limit=BATCH, deleted=deleted)
         found: dict[str, DocumentInfo | None] = {each.name: each for each in stored}
         # Beyond the last that the store gave there may be others of its own.
         last = stored[-1].name if len(stored) == BATCH else None

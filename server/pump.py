@@ -38,6 +38,10 @@ class Link(Protocol):
 class Visit(Visitor, Protocol):
     """What a socket holds, beside its room, as long as it is open."""
 
+    @property
+    def source(self) -> str:
+        """Who shares with it what there is for those who send much."""
+
     def attach(self, connection: Connection) -> None:
         """Tell the connection from now on what changes."""
 

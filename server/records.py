@@ -51,7 +51,7 @@ class Records:
         """
         async with self._one:
             changes = await self.store.records_since(self._seq)
-            if changes.records or changes.removed:
+            if changes.records or changes.removed or changes.whole:
                 await self._learn(changes)
             self._seq = changes.seq
 

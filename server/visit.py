@@ -12,6 +12,7 @@ from plait.server.auth.guard import Pass
 from plait.server.connection import Connection
 from plait.server.errors import PlaitError, Unauthorized
 from plait.server.quota import Bucket
+from plait.server.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +26,19 @@ class Visit:
 
     Args:
         spawn: runs a coroutine as a task that somebody owns.
+        visits: told who comes and goes, if anybody wants to know.
     """
 
-    __slots__ = ("_pass", "_renewal", "_spawn", "_ticket")
+    __slots__ = ("_pass", "_renewal", "_spawn", "_ticket", "_visits")
 
-    def __init__(self, ticket: Ticket, held: Pass, spawn: Spawn) -> None:
+    def __init__(
+        self, ticket: Ticket, held: Pass, spawn: Spawn, visits: Visits | None = None
+    ) -> None:
         self._ticket = ticket
         self._pass = held
         self._spawn = spawn
         self._renewal: asyncio.Task[None] | None = None
+        self._visits = visits
 
     @property
     def who(self) -> str:
@@ -46,6 +51,11 @@ class Visit:
         return self._pass.may_write
 
     @property
+    def source(self) -> str:
+        """With whom it takes turns when it sends much: those of its subject, or of its address."""
+        return self._pass.who or self._ticket.source or ""
+
+    @property
     def shared(self) -> tuple[Bucket, ...]:
         """What connections of the same subject or address have left together."""
         return self._ticket.shared
@@ -53,6 +63,8 @@ class Visit:
     def attach(self, connection: Connection) -> None:
         """Tell the connection from now on what becomes of its right."""
         self._pass.holder = connection
+        if self._visits is not None:
+            self._visits.connected(self._pass.document, self.who)
         if not self._pass.access:  # It ended while the room was opened.
             connection.close(Unauthorized("the right to read this document has ended"))
 
@@ -81,5 +93,7 @@ class Visit:
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.cancel()
+        if self._visits is not None and self._pass.holder is not None:
+            self._visits.disconnected(self._pass.document, self.who)
         self._pass.release()
         self._ticket.release()

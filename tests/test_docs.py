@@ -30,6 +30,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     assert sorted(described) == sorted(NAMES)
     for name, default in described.items():
         value = getattr(Settings(), name)
+        value = ", ".join(value) if isinstance(value, tuple) else value
         expected = {"()": "none", "": "none", "False": "false"}.get(
             str(value), f"{value}".removesuffix(".0")
         )

@@ -38,7 +38,7 @@ LAYERS = (
     "persistence",
     # The process: what anything may say, obey and use.
     "server server.clock server.errors server.limits server.memory server.logs",
-    "server.apart server.origins server.pace server.settings server.terminal",
+    "server.apart server.origins server.pace server.settings server.terminal server.turns",
     # Rights: who somebody is, what they may do, and how they show it.
     "server.auth server.auth.principal",
     "server.auth.asking server.auth.credentials server.auth.signatures server.auth.verifier",

@@ -212,9 +212,12 @@ class Guard:
     async def renew(self, held: Pass, token: str) -> None:
         """Let a pass go by another token; raises like `let_in` and `identify`."""
         principal = await self._verified(Credential(token, "message"), held.document)
+        if not held.open:
+            return
         if held.principal.subject != principal.subject:
             raise NotAllowed("the token is another subject's; connect again with it")
         self.require(principal, held.document, Access.READ)
+        self.audit.note("auth.renewed", subject=principal.subject, document=held.document)
         self._forget_subject(held)
         held.principal = principal
         self._by_subject.setdefault(principal.subject, {})[held] = None

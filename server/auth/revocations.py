@@ -58,9 +58,7 @@ class Revocation:
             (self.subject is None or self.subject == principal.subject)
             and (self.token is None or self.token == principal.token_id)
             and (
-                self.token is not None
-                or principal.issued is None
-                or principal.issued < self.before
+                self.token is not None or principal.issued is None or principal.issued < self.before
             )
         )
 

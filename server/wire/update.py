@@ -338,7 +338,9 @@ def _content(update: bytes, position: int, kind: int, findings: _Findings) -> tu
 
 def _type(update: bytes, position: int, findings: _Findings) -> int:
     findings.types += 1
-    reference, position = read_var_uint(update, position)
+    # Yjs reads a number of any length, yrs a byte.
+    reference = update[position]
+    position += 1
     if reference == XML_ELEMENT:
         return _string(update, position)
     if reference == _XML_HOOK:

@@ -454,3 +454,20 @@ async def test_a_client_is_served_from_its_first_question_to_its_acknowledgement
         await eventually(acknowledged)
         assert messages == [SyncStep1(b"\x00"), SyncUpdate(update)]
         assert [row.update for row in await hub.store.log("a")] == [update]
+
+
+async def test_all_that_wants_to_know_of_the_time_is_called(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plait.server.hub.TICK_SECONDS", 0.001)
+    called: list[str] = []
+
+    def fail() -> None:
+        called.append("one that fails")
+        raise ValueError
+
+    async with running() as hub:
+        hub.ticked += [fail, lambda: called.append("another")]
+        await eventually(lambda: called.count("another") > 1)
+    assert called[:2] == ["one that fails", "another"]
+    assert "a tick failed" in caplog.text

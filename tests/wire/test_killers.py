@@ -141,6 +141,17 @@ def test_deletions_out_of_order_are_lost_in_a_merge_and_refused() -> None:
         inspect(fine)
 
 
+def test_a_kind_of_type_in_two_bytes_is_not_read_by_pycrdt_and_refused() -> None:
+    """Found by fuzzing updates: 84 00 is 4 to Yjs, which writes 04."""
+    short, padded = hexadecimal("01010700070101780400", "0101070007010178840000")
+    inspect(short)
+    doc: Doc[Any] = Doc()
+    with pytest.raises(ValueError, match="Cannot decode"):
+        doc.apply_update(padded)
+    with pytest.raises(UpdateRefused, match="no shared types of kind 132"):
+        inspect(padded)
+
+
 def test_half_a_deleted_emoji_corrupts_pycrdt_and_is_found() -> None:
     doc: Doc[Any] = Doc()
     for update in HALF_DELETED:
