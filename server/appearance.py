@@ -11,6 +11,7 @@ from typing import Any
 
 import pycrdt
 
+from plait.server.content import entries
 from plait.server.wire.structs import Id, Struct, read_structs
 from plait.server.wire.update import (
     ANY,
@@ -105,7 +106,7 @@ def _within(value: Any) -> list[Any]:
         case pycrdt.XmlElement() | pycrdt.XmlFragment():
             return list(value.children)
         case pycrdt.Map():
-            return [content for _, content in value.items()]
+            return list(entries(value).values())
         case pycrdt.Array():
             return list(value)
     return []
@@ -192,7 +193,7 @@ def _shown(value: Any) -> str:
         case pycrdt.XmlFragment():
             return _shown(list(value.children))
         case pycrdt.Map():
-            return _shown(dict(value.items()))
+            return _shown(entries(value))
         case pycrdt.Array():
             return _shown(list(value))
         case pycrdt.Doc():

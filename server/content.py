@@ -15,6 +15,7 @@ import math
 from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pycrdt
@@ -212,8 +213,10 @@ def _value(value: Any, depth: int) -> Any:
             return _number(value)
         case bytes() | bytearray():
             return {"$bytes": b64encode(value).decode()}
-        case dict() | pycrdt.Map():
+        case dict():
             return {key: _value(each, depth + 1) for key, each in value.items()}
+        case pycrdt.Map():
+            return _value(entries(value), depth)
         case list() | pycrdt.Array():
             return _list(value, depth)
         case pycrdt.Doc():
@@ -232,3 +235,14 @@ def _number(number: float) -> int | float | None:
     if number.is_integer() and abs(number) <= SAFE_INTEGER_MAX:
         return int(number)
     return number
+
+
+def entries(value: "pycrdt.Map[Any]") -> dict[str, Any]:
+    """Return the entries of a map. A key may stand for what is no value (a format), which only a
+    stranger's update does: pycrdt lists it, and has nothing for it.
+    """
+    found = {}
+    for key in value.keys():
+        with suppress(KeyError):
+            found[key] = value[key]
+    return found

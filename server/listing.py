@@ -1,6 +1,6 @@
 """Which documents somebody is shown: those that they may read, and no trace of others."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from os.path import commonprefix
 
 from plait.persistence import DocumentInfo
@@ -11,12 +11,12 @@ from plait.server.hub import Hub
 BATCH = 500
 """Documents that the store is asked for at once."""
 BEGINNINGS_MAX = 20
-"""Parts of the store that are looked through one after the other; more are looked through as one."""
+"""Parts of the store that are looked through one by one; more are looked through as one."""
 
 
 async def readable(
     hub: Hub, guard: Guard, principal: Principal, prefix: str, after: str, *, deleted: bool
-) -> AsyncIterator[tuple[str, DocumentInfo | None]]:
+) -> AsyncGenerator[tuple[str, DocumentInfo | None], None]:
     """Yield documents by name, and what the store knows of each: in the store, or open and not
     stored yet.
 
@@ -49,7 +49,7 @@ def _beginnings(prefix: str, granted: Iterable[str]) -> list[str]:
 
 async def _documents(
     hub: Hub, prefix: str, after: str, deleted: bool
-) -> AsyncIterator[tuple[str, DocumentInfo | None]]:
+) -> AsyncGenerator[tuple[str, DocumentInfo | None], None]:
     """Yield all documents whose names begin with a prefix."""
     while True:
         stored = await hub.store.documents(prefix=prefix, after=after, limit=BATCH, deleted=deleted)

@@ -195,7 +195,7 @@ NAME: Json = {
     "required": True,
     "description": "The document's name: UTF-8, percent-encoded as one segment, so that `/` in it "
     "is `%2F`.",
-    "schema": {"type": "string", "minLength": 1},
+    "schema": {"type": "string", "minLength": 1, "pattern": r"^[^\u0000-\u001f\u007f]+$"},
     "example": "notes",
 }
 
@@ -240,7 +240,12 @@ def _milliseconds(description: str) -> Json:
 
 
 _WORDS: Json = {"type": "string", "maxLength": 256, "pattern": r"^[^\u0000-\u001f]*$"}
-_SPAN: Json = {"type": "number", "exclusiveMinimum": 0, "description": "In seconds."}
+_SPAN: Json = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "maximum": 1e10,
+    "description": "In seconds.",
+}
 _GRANTS: Json = {
     "type": "array",
     "items": {"$ref": "#/components/schemas/Grant"},
@@ -332,7 +337,12 @@ SCHEMAS: Json = {
                     "description": "A document's name, or a pattern: `*` is any characters.",
                 },
                 "access": {"enum": ["read", "write", "admin"]},
-                "until": {"type": ["number", "null"], "minimum": 0, "description": "When it ends."},
+                "until": {
+                    "type": ["number", "null"],
+                    "minimum": 0,
+                    "exclusiveMaximum": 1e12,
+                    "description": "When it ends, in seconds since 1970.",
+                },
             },
         ),
         "required": ["docs", "access"],
@@ -343,7 +353,7 @@ SCHEMAS: Json = {
             {
                 "sub": {**_WORDS, "minLength": 1, "description": "Who it is for."},
                 "name": {**_WORDS, "description": "What others are shown."},
-                "color": {"type": "string", "description": "Like `#1b746c`."},
+                "color": {"type": "string", "pattern": "^#[0-9A-Fa-f]{3,8}$"},
                 "grants": _GRANTS,
                 "expires_in": {**_SPAN, "maximum": 366 * 86400, "default": 3600},
             },
@@ -371,7 +381,7 @@ SCHEMAS: Json = {
             },
         ),
         "required": [],
-        "minProperties": 1,
+        "anyOf": [{"required": [name]} for name in ("subject", "token", "docs")],
     },
     "Revocation": _object(
         "What was taken away.",

@@ -149,7 +149,7 @@ class Rights:
         _check_keys(body, {"subject", "token", "docs", "access", "expires_in", "reason"})
         now = self._wall()
         access = body.get("access", Access.NONE.word)
-        if access not in LEFT:
+        if not isinstance(access, str) or access not in LEFT:
             raise BadGrant(f"access is what is left: none or read, not {access!r:.50}")
         seconds = _seconds(body, inf, inf)
         revocation = new_revocation(
@@ -270,6 +270,8 @@ def _next(found: list[Record]) -> str | None:
 def _check_keys(body: dict[str, Any], known: set[str]) -> None:
     if unknown := sorted(body.keys() - known):
         raise BadRequest(f"{unknown[0]!r:.50} is not known here; {', '.join(sorted(known))} are")
+    if empty := [name for name, value in body.items() if value is None]:
+        raise BadRequest(f"{empty[0]} is null; leave out what is not to be said")
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

@@ -181,6 +181,8 @@ class WatchedProtocol(HttpToolsProtocol):
         self._watch = watch
         self._in_head = False
         """Whether the parser has seen the beginning of a head, and not its end."""
+        self._in_body = False
+        """Whether a head has ended and its body has not, be it answered or not."""
         self._head_ended = False
         """Whether a head has ended in what is being parsed."""
         self._head_bytes = 0
@@ -236,7 +238,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """End a head. It may have come at once, so it is measured here as well."""
-        self._in_head, self._head_ended = False, True
+        self._in_head, self._head_ended, self._in_body = False, True, True
         self._head_bytes = len(self.url) + sum(
             len(name) + len(value) + len(b": \r\n") for name, value in self.headers
         )
@@ -248,6 +250,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a body."""
+        self._in_body = False
         self._watch.end_body(self)
         super().on_message_complete()
 
@@ -288,7 +291,8 @@ class WatchedProtocol(HttpToolsProtocol):
 
     @property
     def _expects_head(self) -> bool:
-        return self._in_head or self.cycle is None or self.cycle.response_complete
+        answered = self.cycle is None or self.cycle.response_complete
+        return self._in_head or (answered and not self._in_body)
 
     def _expect_body(self) -> None:
         if self.cycle.more_body:

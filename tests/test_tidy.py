@@ -64,7 +64,8 @@ LAYERS = (
     "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
     "server.updates",
-    "server.appearance server.content server.document",
+    "server.content",
+    "server.appearance server.document",
     "server.cutting server.stand_ins server.replay",
     "server.revert server.folding",
     "server.compaction server.state",
@@ -175,8 +176,6 @@ USERS = {
         "web.pages": "serves pages and static files",
         "server.origins": "reads the headers of a request or a socket",
         "server.auth.credentials": "finds the token of a request or a socket",
-        "server.auth.guard": "says whose a request or a socket is",
-        "server.refusal": "holds the socket of a browser that is refused",
         "server.auth.guard": "reads who makes a request",
         "server.refusal": "is the socket of who is refused",
         "server.endpoint": "is the socket",
@@ -184,7 +183,6 @@ USERS = {
         "server.rest": "reads requests, writes answers",
         "server.negotiation": "reads what a request asks for",
         "server.api": "is the REST interface",
-        "server.rights": "is the REST interface to rights",
         "server.app": "puts routes together",
     },
 }

@@ -247,7 +247,7 @@ class Revocations:
 
 
 def _may_share(one: str | None, other: str | None) -> bool:
-    """Whether there may be a document that matches two patterns, as far as their beginnings tell."""
+    """Whether a document may match both patterns, as far as their beginnings tell."""
     if one is None or other is None:
         return False
     begin, start = literal_prefix(one), literal_prefix(other)

@@ -83,9 +83,9 @@ async def test_who_may_only_read_receives_and_is_seen_and_writes_nothing(
         await driver.ask("presence", number=writer, name="a writer")
         assert (await driver.ask("seen", number=reader, name="a writer"))["seen"]
         assert (await driver.ask("text", number=writer))["text"] == "for all "
-        answer = httpx.get(
-            server.url + "/api/docs/a/state?format=json", headers=bearer(admin(aud=None))
-        )
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            root = bearer(admin(aud=None))
+            answer = await http.get("/api/docs/a/state?format=json", headers=root)
         assert answer.json()["roots"]["text"]["value"] == "for all "
         report = await driver.ask("report", number=reader)
         assert report == {"opened": 1, "closed": []}

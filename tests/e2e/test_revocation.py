@@ -132,7 +132,9 @@ async def test_who_is_revoked_is_closed_on_all_nodes(nodes: Nodes, what: Any) ->
             assert code == 4401 and "taken away" in reason
         for number, node in enumerate(nodes.nodes):
             async with httpx.AsyncClient(base_url=node.url) as http:
-                answer = await http.get("/api/docs/notes/state", headers=bearer(can("write", jti="t1")))
+                answer = await http.get(
+                    "/api/docs/notes/state", headers=bearer(can("write", jti="t1"))
+                )
                 assert answer.status_code in (401, 403), number
         for each in bobs:
             await each.state()
@@ -234,5 +236,3 @@ async def test_a_right_is_gone_within_a_second(nodes: Nodes) -> None:
             seconds.append(time.monotonic() - begun)
     print(f"gone after {sorted(round(each * 1000) for each in seconds)} ms")
     assert median(seconds) < SECONDS_MAX
-
-

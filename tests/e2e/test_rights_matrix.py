@@ -73,7 +73,7 @@ RIGHTS: dict[str, tuple[int, Callable[[str], Grants]]] = {
         ],
     ),
 }
-"""For each the level it gives on the document: 1 read, 2 write, 3 admin, 4 admin of all there is."""
+"""For each the level it gives on the document: 1 read, 2 write, 3 admin, 4 admin of all."""
 
 VALID = ("HS256", "RS256", "ES256", "EdDSA", "jwks", "key", "callback", "cookie")
 INVALID = ("expired", "revoked", "tampered", "another audience", "another key", "garbage")
@@ -105,8 +105,7 @@ NEEDED = {
 """The level that each action takes."""
 
 OVERALL = ("issue", "revoke", "make a key", "list revocations", "list keys")
-"""About no document in the path, so that who is known by no token is forbidden to, not asked for one.
-"""
+"""About no document in the path: who has no token is told no, instead of to get one."""
 
 
 def expected(action: str, credential: str, level: int, well: int) -> int:
@@ -387,7 +386,7 @@ async def _connected(
 async def until_asked(peer: Peer) -> list[Frame]:
     """Return all frames up to the answer to a question that is asked now, that included."""
     await peer.send(ASK_ALL)
-    frames = []
+    frames: list[Frame] = []
     while not frames or frames[-1].kind != STEP2:
         frames.append(await peer.next())
     return frames
@@ -448,7 +447,8 @@ async def _visit(case: Case, peer: Peer, watcher: Peer) -> None:
     await peer.send(awareness((2, 1, '{"name":"visitor"}')))
     await sees(peer, 2)
     await sees(watcher, 2)
-    typed, brought = Author(2), Author(3)
+    typed, brought = Author(1), Author(3)
+    typed.type("secret")  # Whoever goes on typing takes the server's shortest way.
     await peer.send(update(typed.type("typed")), step2(brought.type("brought")))
     answered = await until_asked(peer)
     heard = await until_asked(watcher)

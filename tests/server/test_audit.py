@@ -1,4 +1,4 @@
-"""The audit log: one line of JSON an event, bounded whatever is done, in a file that can be moved."""
+"""The audit log: a line of JSON an event, bounded whatever is done, in a file that can be moved."""
 
 import json
 import logging

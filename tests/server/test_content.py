@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from plait.server.appearance import appearance
 from plait.server.content import DEPTH_MAX, SAFE_INTEGER_MAX, root_kinds, roots, roots_as_json
 from plait.server.errors import BadRequest
 from plait.server.wire.lib0 import var_string, write_var_uint
@@ -29,6 +30,18 @@ def from_yjs(script: str) -> bytes:
         source + "\nconsole.log(Buffer.from(Y.encodeStateAsUpdate(d)).toString('hex'))"
     )
     return bytes.fromhex(printed)
+
+
+# What only a stranger writes
+
+FORMAT_IN_A_MAP = bytes.fromhex("010107002601016d016b04626f6c64047472756500")
+
+
+def test_a_key_that_stands_for_no_value_is_left_out() -> None:
+    """pycrdt lists such a key, and raises KeyError for its value; fuzzing found it."""
+    inspect(FORMAT_IN_A_MAP)
+    assert json.loads(roots_as_json(FORMAT_IN_A_MAP))["m"]["value"] == {}
+    assert appearance(FORMAT_IN_A_MAP) == ""
 
 
 # Types of roots

@@ -55,7 +55,7 @@ class Node:
 @asynccontextmanager
 async def node(**settings: Any) -> AsyncIterator[Node]:
     plait = Plait(Settings(**{"store": "memory://", "commit_ms": 0.0, **settings}))
-    options = {"ws_max_size": plait.limits.message_bytes_max}
+    options: dict[str, Any] = {"ws_max_size": plait.limits.message_bytes_max}
     async with plait.running(), serving(plait.asgi, **options) as (port, _):
         yield Node(plait, port)
 

@@ -1,4 +1,4 @@
-"""Who may only read: nothing that it sends reaches the document, the store, others or other nodes."""
+"""Who may only read: nothing that it sends reaches the document, the store or others."""
 
 from collections.abc import Sequence
 
@@ -122,6 +122,23 @@ def test_nothing_that_a_reader_writes_goes_anywhere() -> None:
     reader.receive(typed(short)[0])
     assert frames(reader) == [DENIED]
     assert not rig.room.busy
+
+
+def test_who_goes_on_typing_without_the_right_is_refused_though_it_is_the_shortest_way() -> None:
+    rig = Rig()
+    author, writer = Author(7), connect(rig, may_write=True)
+    for letter in "abc":  # From the second on it is typing, which takes the shortest way.
+        writer.receive(typed(author.type(letter))[0])
+        rig.turn()
+    rig.log.commit()
+    writer.permit(False)
+    frames(writer)
+    rows = len(rig.log.rows)
+    writer.receive(typed(author.type("d"))[0])
+    rig.turn()
+    assert text_of(rig.room.document.encode()) == "abc"
+    assert len(rig.log.rows) == rows
+    assert frames(writer) == [DENIED]
 
 
 def test_a_reader_is_seen_and_sees() -> None:

@@ -1,4 +1,4 @@
-"""Records that other nodes and the command line put into the store are learnt of within a moment."""
+"""What other nodes and the command line put into the store is learnt of within a moment."""
 
 import asyncio
 from collections.abc import AsyncIterator

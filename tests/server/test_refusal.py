@@ -100,9 +100,7 @@ async def test_programs_and_pages_of_others_get_a_status(sockets: str) -> None:
         assert refused.value.response.status_code == 400, "it is no right that is missing"
 
 
-async def test_so_many_are_held_and_no_more(
-    sockets: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_so_many_are_held_and_no_more(sockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "HELD_MAX", 3)
     async with running(sockets) as (_, url):
         async with AsyncExitStack() as stack:
@@ -133,15 +131,13 @@ async def test_one_address_has_few_places(sockets: str, monkeypatch: pytest.Monk
                 pass
 
 
-async def test_who_floods_the_place_loses_it(
-    sockets: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_floods_the_place_loses_it(sockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal, "HELD_BYTES_MAX", 10_000)
     async with running(sockets) as (_, url), peer(url, "a", origin=PAGE) as refused:
         await told(refused)
         for _ in range(20):
             await refused.send(b"x" * 1000)
-        await eventually(lambda: refused.socket.close_code is not None, "the end of the socket")
+        await eventually(lambda: refused.socket.close_code is not None, "its end", 10)
 
 
 async def test_a_server_that_ends_does_not_wait_for_them(sockets: str) -> None:

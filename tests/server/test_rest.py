@@ -336,7 +336,7 @@ async def test_a_client_that_goes_away_within_its_body_is_nobodys_trouble(
 def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyStore:
     """The store of the next node."""
     store = FaultyStore()
-    monkeypatch.setattr("plait.server.app.open_store", lambda url, serving: store)
+    monkeypatch.setattr("plait.server.app.open_store", lambda url, **options: store)
     return store
 
 

@@ -1,4 +1,4 @@
-"""REST for rights: nobody gives away more than they have, and what is taken away is gone at once."""
+"""REST for rights: nobody gives away more than they have; what is taken away is gone at once."""
 
 import json
 import logging
@@ -234,9 +234,7 @@ async def test_a_revocation_that_makes_no_sense_is_refused(body: Any) -> None:
     async with serving(**SETTINGS) as (_, client):
         headers = {**ROOT, "content-type": "application/json"}
         content = json.dumps(body).encode()
-        assert error(
-            await client.post("/api/revocations", content=content, headers=headers), 400
-        )
+        assert error(await client.post("/api/revocations", content=content, headers=headers), 400)
         assert (await client.get("/api/revocations", headers=ROOT)).json()["revocations"] == []
 
 

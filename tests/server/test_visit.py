@@ -1,4 +1,4 @@
-"""What a socket holds from its handshake to its end, and how a new token takes the place of an old."""
+"""What a socket holds from its handshake to its end, and how it gets another token."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -251,6 +251,28 @@ async def test_bodies_do_not_count_as_heads(sockets: str) -> None:
     assert not watched(watching)
 
 
+async def hasty(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Answer a request without its body."""
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]}
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_a_body_that_was_answered_early_is_not_taken_for_a_head(sockets: str) -> None:
+    """Such a body was counted as the next head: above 64 KB it was refused, and cut."""
+    watching = watch()
+    async with (
+        serving(hasty, watch=watching, sockets=sockets) as (port, _),
+        raw(port) as client,
+    ):
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
+        assert "413" in await client.head()
+        client.writer.write(bytes(200_000) + GET)
+        assert "413" in await client.head()
+    assert hits(watching) == {}
+
+
 async def test_what_is_no_request_is_answered_as_before(sockets: str) -> None:
     watching = watch()
     async with (

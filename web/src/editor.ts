@@ -29,8 +29,8 @@ export class Editor {
         extensions: [
           // Only "\n" ends a line: an "\r" in a shared text must keep its place, or positions shift.
           EditorState.lineSeparator.of("\n"),
-          this.writable.of(writable(room.current.connection !== "refused")),
-          keymap.of([...yUndoManagerKeymap, ...defaultKeymap]),
+          this.writable.of(writable(mayWrite(room))),
+          keymap.of(defaultKeymap),
           drawSelection(),
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({
@@ -40,7 +40,6 @@ export class Editor {
             spellcheck: "true",
             autocapitalize: "sentences",
           }),
-          placeholder(invitation),
           markdown,
           syntaxHighlighting(highlight),
           yCollab(room.text, null, { undoManager: room.undo }),
@@ -51,8 +50,8 @@ export class Editor {
     );
   }
 
-  allowWriting(allowed: boolean): void {
-    this.view.dispatch({ effects: this.writable.reconfigure(writable(allowed)) });
+  allowWriting(room: Room): void {
+    this.view.dispatch({ effects: this.writable.reconfigure(writable(mayWrite(room))) });
   }
 
   focus(): void {
@@ -60,8 +59,15 @@ export class Editor {
   }
 }
 
+function mayWrite({ current }: Room): boolean {
+  return current.connection !== "refused" && !current.readOnly;
+}
+
 function writable(allowed: boolean): Extension {
-  return allowed ? [] : [EditorState.readOnly.of(true), EditorView.editable.of(false)];
+  // Undoing changes the shared text whether or not the editor may be written in.
+  return allowed
+    ? [keymap.of(yUndoManagerKeymap), placeholder(invitation)]
+    : [EditorState.readOnly.of(true), EditorView.editable.of(false), placeholder("Nothing is written here.")];
 }
 
 /** What an empty room says. */

@@ -40,6 +40,28 @@ export function loadIdentity(): Identity {
   return identity;
 }
 
+/** Be who a token says one is, in this window; return null if it does not say. */
+export function takeIdentity(name: unknown, color: unknown): Identity | null {
+  const clean = cleanName(name);
+  if (clean === null) return null;
+  const full = typeof color === "string" ? color.replace(/^#(.)(.)(.)$/, "#$1$1$2$2$3$3") : null;
+  const kept = read("sessionStorage") ?? read("localStorage");
+  const said = full !== null && /^#[0-9a-f]{6}$/i.test(full) ? full : null;
+  const identity = { name: clean, color: said ?? kept?.color ?? anyOf(COLORS).value };
+  write("sessionStorage", identity);
+  return identity;
+}
+
+/** Be again who one was without a token. */
+export function dropIdentity(): Identity {
+  try {
+    sessionStorage.removeItem(KEY);
+  } catch {
+    // Storage may be forbidden; then there is nothing to remove.
+  }
+  return loadIdentity();
+}
+
 export function saveIdentity(identity: Identity): void {
   write(read("sessionStorage") === null ? "localStorage" : "sessionStorage", identity);
 }

@@ -64,6 +64,12 @@ export class You {
     byId<HTMLFormElement>("identity-form").addEventListener("submit", () => this.save());
   }
 
+  /** Show another identity, which was not chosen here. */
+  show(identity: Identity): void {
+    this.identity = identity;
+    this.draw();
+  }
+
   private open(): void {
     this.name.value = this.identity.name;
     for (const radio of this.radios()) radio.checked = radio.value === this.identity.color;

@@ -4,12 +4,13 @@ import * as decoding from "lib0/decoding";
 import * as encoding from "lib0/encoding";
 import { ObservableV2 } from "lib0/observable";
 import * as sync from "y-protocols/sync";
-import { messageSync, WebsocketProvider } from "y-websocket";
+import { messageAuth, messageSync, WebsocketProvider } from "y-websocket";
 import * as Y from "yjs";
 
 import { probeRoom } from "./api";
 import type { Identity } from "./identity";
 import { Unacknowledged } from "./saved";
+import { session } from "./session";
 
 export type Connection = "connecting" | "live" | "offline" | "refused";
 
@@ -21,6 +22,12 @@ export type RoomStatus = {
   readonly saveMs: number | null;
   /** A sentence about why the server closed the connection, if it said. */
   readonly reason: string | null;
+  /** The close code of a connection that was refused. */
+  readonly code: number | null;
+  /** Whether this window may read, and nothing more. */
+  readonly readOnly: boolean;
+  /** The server's words about an edit, or a token, that it did not accept. */
+  readonly denied: string | null;
   /** Whether the room holds a document of another editor, and no text that this page shows. */
   readonly foreign: boolean;
 };
@@ -28,10 +35,15 @@ export type RoomStatus = {
 /** The shared type that this page edits. Other editors put theirs under other names of the same document. */
 const TEXT = "text";
 
+/** Who asks has to be known. */
+export const UNAUTHORIZED = 4401;
+/** Who asks is known, and has no right. */
+export const NOT_ALLOWED = 4403;
+
 /** Why a room can't be used, by close code; these are final, and the provider does not try again. */
 const REFUSALS: Record<number, string> = {
   4400: "The server could not understand this window and closed the connection.",
-  4401: "This room asks for a sign-in that this page does not have.",
+  4401: "You have to sign in to open this room.",
   4403: "You are not allowed to open this room.",
   4404: "This room was deleted.",
   4422: "The server refused an edit from this window.",
@@ -47,7 +59,11 @@ const PAUSES: Record<number, string> = {
 };
 
 /** What HTTP says about a room whose socket was refused before it opened: scripts can't see that status. */
-const REFUSALS_BY_STATUS: Record<number, number> = { 401: 4401, 403: 4403, 410: 4404 };
+const REFUSALS_BY_STATUS: Record<number, number> = { 401: UNAUTHORIZED, 403: NOT_ALLOWED, 410: 4404 };
+
+/** Kinds of messages about rights; the first from y-protocols `auth.js`, the last as Hocuspocus has it. */
+const DENIED = 0;
+const ALLOWED = 2;
 
 export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }> {
   readonly doc = new Y.Doc();
@@ -61,8 +77,15 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
     saved: true,
     saveMs: null,
     reason: null,
+    code: null,
+    readOnly: false,
+    denied: null,
     foreign: false,
   };
+  /** What the server had when it last asked for what it misses. */
+  private serverState: Uint8Array = Y.encodeStateVector(new Y.Doc());
+  /** Whether this connection has been told of its right. Those who may write are told only of changes. */
+  private told = false;
   private editedAt = 0;
   private opened = false;
   private leaving = false;
@@ -79,7 +102,7 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       encodeURIComponent(name),
       this.doc,
       // Windows of one browser could also talk past the server; here everything goes through it.
-      { connect: false, disableBc: true },
+      { connect: false, disableBc: true, protocols: session.protocols },
     );
     this.undo = new Y.UndoManager(this.text, { captureTimeout: 400 });
     this.introduce(identity);
@@ -88,10 +111,14 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       if (origin !== this.provider) this.edited(update);
     });
     this.provider.on("status", ({ status }) => {
-      if (status === "connected") this.opened = true;
+      if (status !== "connected") return;
+      this.opened = true;
+      this.told = false;
     });
     this.provider.on("sync", (synced) => {
-      if (synced) this.set({ connection: "live", reason: null, foreign: this.foreign() });
+      if (!synced) return;
+      const readOnly = this.told && this.status.readOnly;
+      this.set({ connection: "live", reason: null, denied: null, readOnly, foreign: this.foreign() });
     });
     this.provider.on("connection-close", (event) => this.closed(event));
     this.provider.on("closed", ({ code, reason }) => this.refuse(code, reason));
@@ -111,6 +138,31 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
     });
   }
 
+  /** Go on with the session's new token: over the open connection if there is one, else over another. */
+  renew(): void {
+    this.provider.protocols = session.protocols;
+    const { ws, synced } = this.provider;
+    if (synced && ws !== null && session.token !== null) {
+      const encoder = encoding.createEncoder();
+      encoding.writeVarUint(encoder, messageAuth);
+      encoding.writeVarUint(encoder, DENIED);
+      encoding.writeVarString(encoder, session.token);
+      ws.send(encoding.toUint8Array(encoder));
+      this.set({ denied: null });
+      return;
+    }
+    this.provider.disconnect();
+    this.opened = false;
+    this.set({ connection: "connecting", reason: null, code: null, denied: null });
+    this.provider.connect();
+  }
+
+  /** Whether there are edits that closing the window loses, and that may yet be saved or copied. */
+  get atRisk(): boolean {
+    const { saved, connection, code } = this.status;
+    return !saved && (connection !== "refused" || code === UNAUTHORIZED);
+  }
+
   /** Stop once everything is saved; until then go on in the background, unseen. */
   leave(): void {
     this.leaving = true;
@@ -126,7 +178,12 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   }
 
   private finishLeaving(): void {
-    if (!this.leaving || (!this.status.saved && this.status.connection !== "refused")) return;
+    if (this.leaving && !this.atRisk) this.stop();
+  }
+
+  /** Stop at once, and forget what is not saved. */
+  stop(): void {
+    if (this.stopped) return;
     this.provider.destroy();
     this.undo.destroy();
     this.doc.destroy();
@@ -146,6 +203,7 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       const step = decoding.readVarUint(decoder);
       const content = decoding.readVarUint8Array(decoder);
       if (step === sync.messageYjsSyncStep1) {
+        this.serverState = content;
         encoding.writeVarUint(encoder, messageSync);
         encoding.writeVarUint(encoder, sync.messageYjsSyncStep2);
         encoding.writeVarUint8Array(encoder, this.pending.answer(this.doc, content));
@@ -158,6 +216,34 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       original(encoder, decoder, provider, emitSynced, type);
       if (!opening) this.received(content);
     };
+    handlers[messageAuth] = (_encoder, decoder) => {
+      const kind = decoding.readVarUint(decoder);
+      const text = decoding.readVarString(decoder);
+      if (kind === DENIED) this.deny(text);
+      else if (kind === ALLOWED) this.allow(text === "readonly");
+    };
+  }
+
+  /** The server does not accept something: an edit, a new token, or this window altogether. */
+  private deny(reason: string): void {
+    this.set({ denied: reason });
+    // Whom it does not let in it tells at once and keeps waiting, so that nobody hammers it.
+    if (!this.provider.synced) void this.probe();
+  }
+
+  private allow(readOnly: boolean): void {
+    this.told = true;
+    const may = this.status.readOnly && !readOnly;
+    this.set({ readOnly, denied: null });
+    if (may && this.provider.synced && !this.pending.empty) this.tellPending();
+  }
+
+  /** Send once more what the server refused while this window might only read. */
+  private tellPending(): void {
+    const encoder = encoding.createEncoder();
+    encoding.writeVarUint(encoder, messageSync);
+    sync.writeUpdate(encoder, this.pending.answer(this.doc, this.serverState));
+    this.provider.ws?.send(encoding.toUint8Array(encoder));
   }
 
   private edited(update: Uint8Array): void {
@@ -170,7 +256,7 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
     this.pending.received(update);
     if (this.status.saved || !this.pending.empty) return;
     const took = performance.now() - this.editedAt;
-    this.set({ saved: true, saveMs: this.status.connection === "live" ? took : null });
+    this.set({ saved: true, saveMs: this.status.connection === "live" ? took : null, denied: null });
     this.finishLeaving();
   }
 
@@ -192,18 +278,22 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   private async probe(): Promise<void> {
     if (this.probing) return;
     this.probing = true;
-    const status = await probeRoom(this.name);
+    const { token } = session;
+    const answer = await probeRoom(this.name);
     this.probing = false;
-    const code = status === null ? undefined : REFUSALS_BY_STATUS[status];
-    if (code === undefined || this.status.connection === "live") return;
+    const code = REFUSALS_BY_STATUS[answer?.status ?? 0];
+    const outdated = this.stopped || this.status.connection === "live" || token !== session.token;
+    if (answer === null || code === undefined || outdated) return;
+    const reason = this.status.denied ?? answer.reason;
     this.provider.disconnect();
-    this.refuse(code, "");
+    this.refuse(code, reason);
   }
 
   private refuse(code: number, reason: string): void {
     const why = REFUSALS[code] ?? `The server closed this room (code ${code}).`;
     // The server's words for a deleted room say the same again.
-    this.set({ connection: "refused", reason: code === 4404 ? why : sentence(why, reason) });
+    const full = code === 4404 ? why : sentence(why, reason);
+    this.set({ connection: "refused", code, reason: full, denied: null });
     this.finishLeaving();
   }
 

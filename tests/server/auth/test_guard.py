@@ -130,6 +130,24 @@ async def test_an_expired_token_is_refused_to_the_second() -> None:
         await rig.guard.identify(connection(bearer), "x")
 
 
+async def test_who_has_ended_is_refused_whatever_the_verifier_says() -> None:
+    class Lenient:
+        """Looks at no time."""
+
+        name = "lenient"
+        counts_seconds = 0.0
+        per_document = False
+
+        async def verify(self, token: str, document: str | None) -> Principal | None:
+            return Principal("ann", (Grant("x", Access.READ),), token_id="t", until=NOW)
+
+        async def close(self) -> None:
+            """Nothing is held."""
+
+    with pytest.raises(Unauthorized, match="expired"):
+        await Rig(Lenient()).guard.identify(connection("any"), "x")
+
+
 async def test_a_revoked_token_is_refused_though_it_was_verified_just_before() -> None:
     rig = Rig()
     bearer = can(("x", "write"), jti="t1")
@@ -406,9 +424,7 @@ async def test_another_token_takes_the_place_of_the_old_one() -> None:
         (can(("x", "write"), jti="revoked"), Unauthorized),
     ],
 )
-async def test_a_token_that_is_no_use_changes_nothing(
-    bearer: str, error: type[PlaitError]
-) -> None:
+async def test_a_token_that_is_no_use_changes_nothing(bearer: str, error: type[PlaitError]) -> None:
     rig = Rig()
     await rig.revoke(token="revoked")
     held, holder = await rig.come("x", can(("x", "write"), jti="t1"))
@@ -426,7 +442,7 @@ async def test_who_renews_without_end_takes_no_memory() -> None:
     for number in range(BATCH * 6):
         await held.renew(bearers[number % 3])
     assert len(rig.guard._ending) <= BATCH * 2 + 2
-    for number in range(BATCH * 6):
+    for _ in range(BATCH * 6):
         other, _ = await rig.come("x", bearers[0])
         other.release()
     assert len(rig.guard._ending) <= BATCH * 2 + 2
