@@ -423,8 +423,8 @@ def _delete_set(update: bytes, position: int, needs: dict[int, int], findings: _
             if not length or end > CLOCK_MAX:
                 _refuse_length(client, end)
             if clock < before:
-                # yrs 0.28 writes them so at times, and takes for granted that they are in order when
-                # it merges updates: it loses some of them otherwise.
+                # yrs 0.28 writes them so at times, but loses some of them when it merges updates:
+                # there it takes for granted that they are in order.
                 findings.lossless = False
             before = clock
             if end > highest:

@@ -227,8 +227,6 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   /** The server does not accept something: an edit, a new token, or this window altogether. */
   private deny(reason: string): void {
     this.set({ denied: reason });
-    // Whom it does not let in it tells at once and keeps waiting, so that nobody hammers it.
-    if (!this.provider.synced) void this.probe();
   }
 
   private allow(readOnly: boolean): void {

@@ -35,9 +35,12 @@ class Session extends ObservableV2<{ change: (before: Claims) => void }> {
     return this.kept === null ? {} : { Authorization: `Bearer ${this.kept}` };
   }
 
-  /** What a WebSocket offers, since it can't be given headers; the server answers with the first. */
+  /**
+   * What a WebSocket offers, since it can't be given headers. The server answers with the first, and tells
+   * whoever offers that at once why it closes a connection.
+   */
   get protocols(): string[] {
-    return this.kept === null ? [] : ["plait", `plait-token.${this.kept}`];
+    return this.kept === null ? ["plait"] : ["plait", `plait-token.${this.kept}`];
   }
 
   /** Take the token that the window has, or that its address brings; return whether that one is new. */
