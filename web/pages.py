@@ -35,11 +35,35 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
+# Device features, none of which the page uses; whatever got into it could not either.
+PERMISSIONS_POLICY = ", ".join(
+    f"{feature}=()"
+    for feature in (
+        "camera",
+        "display-capture",
+        "geolocation",
+        "hid",
+        "microphone",
+        "midi",
+        "payment",
+        "serial",
+        "usb",
+    )
+)
+
+# All files have all of them: an SVG, too, can be opened as a page.
 _HEADERS = {
-    "x-content-type-options": "nosniff",
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": PERMISSIONS_POLICY,
     "referrer-policy": "no-referrer",
     "vary": "accept-encoding",
+    "x-content-type-options": "nosniff",
+    # For browsers that do not know frame-ancestors.
+    "x-frame-options": "DENY",
 }
+_HSTS = "max-age=31536000"
 _REVALIDATE = "no-cache"
 _IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -73,6 +97,9 @@ class _File:
     def respond(self, request: Request, headers: dict[str, str]) -> Response:
         """Answer a GET or HEAD; with 304 if the client has this content already."""
         headers = {**_HEADERS, **headers, "etag": self.etag}
+        # It counts for all ports of a host: on one's own machine it would lock out everything else.
+        if request.url.scheme == "https" and request.url.hostname != "localhost":
+            headers["strict-transport-security"] = _HSTS
         if _names(request.headers.get("if-none-match", ""), self.etag):
             return Response(status_code=304, headers=headers)
         body = self.body
@@ -97,14 +124,7 @@ _FILES = {path.name: _File.read(path) for path in _STATIC.iterdir() if path.is_f
 
 
 async def _index(request: Request) -> Response:
-    return _FILES[_INDEX].respond(
-        request,
-        {
-            "cache-control": _REVALIDATE,
-            "content-security-policy": CONTENT_SECURITY_POLICY,
-            "cross-origin-opener-policy": "same-origin",
-        },
-    )
+    return _FILES[_INDEX].respond(request, {"cache-control": _REVALIDATE})
 
 
 async def _static(request: Request) -> Response:

@@ -38,8 +38,35 @@ async def test_the_page_forbids_all_that_it_does_not_need(client: httpx.AsyncCli
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
-    assert headers["x-content-type-options"] == "nosniff"
+    assert "base-uri 'none'" in policy
+    for feature in ("camera", "geolocation", "microphone"):
+        assert f"{feature}=()" in headers["permissions-policy"]
+
+
+@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/static/favicon.svg", "/static/theme.js"])
+@pytest.mark.parametrize("known", [False, True], ids=["sent", "not modified"])
+async def test_every_file_is_protected_from_other_pages(
+    client: httpx.AsyncClient, path: str, known: bool
+) -> None:
+    response = await client.get(path, headers={"if-none-match": "*"} if known else {})
+    assert response.status_code == (304 if known else 200)
+    headers = response.headers
+    assert headers["content-security-policy"] == pages.CONTENT_SECURITY_POLICY
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+
+
+async def test_who_came_by_https_is_to_come_so_again(client: httpx.AsyncClient) -> None:
+    name = "strict-transport-security"
+    for path in ("/", "/static/theme.js"):
+        secure = await client.get(f"https://plait.test{path}")
+        assert secure.headers[name] == "max-age=31536000"
+        assert name not in (await client.get(path)).headers
+        # Other servers of one's own machine may have no certificate.
+        assert name not in (await client.get(f"https://localhost{path}")).headers
 
 
 async def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(

@@ -2,27 +2,40 @@
 
 import { announce, byId, setText } from "./dom";
 import { Editor } from "./editor";
-import { GUEST_HASH, loadIdentity, saveIdentity } from "./identity";
+import { dropIdentity, GUEST_HASH, loadIdentity, saveIdentity, takeIdentity } from "./identity";
 import { showPeople, You } from "./people";
-import { Room } from "./room";
+import { Room, UNAUTHORIZED } from "./room";
 import { RoomList } from "./rooms";
+import { session } from "./session";
+import { SignIn } from "./signin";
 import { StatusLine } from "./status";
 import { setUpTheme } from "./theme";
 
 const WELCOME = "welcome";
 
+// Before anything else, since it takes the token out of the address.
+const brought = session.start();
 let identity = loadIdentity();
+if (brought) identity = takeIdentity(session.claims.name, session.claims.color) ?? identity;
 let room: Room | null = null;
 let hidePeople = (): void => {};
 /** Rooms that were left with edits still on their way. */
 const lingering = new Map<string, Room>();
 
 const editor = new Editor(byId("editor"));
-const status = new StatusLine(() => visit(inventName()));
-const rooms = new RoomList((name) => {
-  visit(name);
-  editor.focus();
+const signIn = new SignIn(() => room?.name ?? WELCOME, signOut);
+const status = new StatusLine({
+  signIn: () => signIn.open(),
+  discard: () => reopen(),
+  startAnew: () => visit(inventName()),
 });
+const rooms = new RoomList(
+  (name) => {
+    visit(name);
+    editor.focus();
+  },
+  (reason) => signIn.ask(reason && `It says: “${reason}”`),
+);
 
 function roomOfAddress(): string {
   return new URLSearchParams(location.search).get("room") || WELCOME;
@@ -61,16 +74,17 @@ function enter(name: string): Room {
     return lingered;
   }
   const entered = new Room(name, identity);
-  let { connection, saved } = entered.current;
+  let { connection, saved, readOnly } = entered.current;
   entered.on("status", (now) => {
     if (entered !== room) return;
     status.show(entered);
+    if (now.connection !== connection || now.readOnly !== readOnly) editor.allowWriting(entered);
     if (now.connection !== connection) {
-      editor.allowWriting(now.connection !== "refused");
       rooms.refreshSoon();
+      if (now.code === UNAUTHORIZED && now.connection === "refused") signIn.ask(now.reason ?? "");
     }
     if (now.saved && !saved) rooms.refreshSoon();
-    ({ connection, saved } = now);
+    ({ connection, saved, readOnly } = now);
   });
   return entered;
 }
@@ -82,11 +96,50 @@ function leave(left: Room): void {
   for (const [name, each] of lingering) if (each.stopped) lingering.delete(name);
 }
 
+/** Load the room anew, without what is not saved. */
+function reopen(): void {
+  if (room === null) return;
+  const { name } = room;
+  hidePeople();
+  room.stop();
+  room = null;
+  show(name);
+}
+
+/** Forget the token, and all that was seen with it. */
+function signOut(): void {
+  if (atRisk() && !window.confirm("What you wrote last is not saved. Sign out and lose it?")) return;
+  for (const each of lingering.values()) each.stop();
+  lingering.clear();
+  const open = room;
+  room = null;
+  hidePeople();
+  open?.stop();
+  session.signOut();
+  identity = dropIdentity();
+  you.show(identity);
+  show(open?.name ?? WELCOME);
+}
+
+session.on("change", (before) => {
+  const { name, color } = session.claims;
+  if (session.token !== null && (name !== before.name || color !== before.color)) {
+    identity = takeIdentity(name, color) ?? identity;
+    you.show(identity);
+    room?.introduce(identity);
+  }
+  for (const each of [room, ...lingering.values()]) each?.renew(before);
+});
+
+function atRisk(): boolean {
+  return [room, ...lingering.values()].some((each) => each !== null && !each.stopped && each.atRisk);
+}
+
 function inventName(): string {
   return `room-${crypto.getRandomValues(new Uint32Array(1))[0]!.toString(36)}`;
 }
 
-new You(identity, (changed) => {
+const you = new You(identity, (changed) => {
   identity = changed;
   saveIdentity(changed);
   room?.introduce(changed);
@@ -137,9 +190,9 @@ byId("skip").addEventListener("click", (event) => {
 });
 
 window.addEventListener("popstate", () => show(roomOfAddress()));
+window.addEventListener("hashchange", () => session.takeFromAddress());
 window.addEventListener("beforeunload", (event) => {
-  const unsaved = (each: Room): boolean => !each.current.saved && each.current.connection !== "refused";
-  if ((room !== null && unsaved(room)) || [...lingering.values()].some(unsaved)) event.preventDefault();
+  if (atRisk()) event.preventDefault();
 });
 
 setUpTheme();

@@ -10,7 +10,7 @@ import * as Y from "yjs";
 import { probeRoom } from "./api";
 import type { Identity } from "./identity";
 import { Unacknowledged } from "./saved";
-import { session } from "./session";
+import { type Claims, session } from "./session";
 
 export type Connection = "connecting" | "live" | "offline" | "refused";
 
@@ -86,6 +86,8 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   private serverState: Uint8Array = Y.encodeStateVector(new Y.Doc());
   /** Whether this connection has been told of its right. Those who may write are told only of changes. */
   private told = false;
+  /** Whether a token was sent over this connection that was not answered yet. */
+  private renewing = false;
   private editedAt = 0;
   private opened = false;
   private leaving = false;
@@ -114,6 +116,7 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       if (status !== "connected") return;
       this.opened = true;
       this.told = false;
+      this.renewing = false;
     });
     this.provider.on("sync", (synced) => {
       if (!synced) return;
@@ -138,19 +141,28 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
     });
   }
 
-  /** Go on with the session's new token: over the open connection if there is one, else over another. */
-  renew(): void {
+  /**
+   * Go on with the session's new token: over the open connection, if it is the same person's, so that
+   * nobody sees them leave; else over another.
+   */
+  renew(before: Claims): void {
     this.provider.protocols = session.protocols;
     const { ws, synced } = this.provider;
-    if (synced && ws !== null && session.token !== null) {
+    const same = before.subject !== null && before.subject === session.claims.subject;
+    if (same && synced && ws !== null && session.token !== null) {
+      this.renewing = true;
       const encoder = encoding.createEncoder();
       encoding.writeVarUint(encoder, messageAuth);
       encoding.writeVarUint(encoder, DENIED);
       encoding.writeVarString(encoder, session.token);
       ws.send(encoding.toUint8Array(encoder));
-      this.set({ denied: null });
-      return;
+    } else {
+      this.reconnect();
     }
+  }
+
+  private reconnect(): void {
+    this.renewing = false;
     this.provider.disconnect();
     this.opened = false;
     this.set({ connection: "connecting", reason: null, code: null, denied: null });
@@ -226,11 +238,14 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
 
   /** The server does not accept something: an edit, a new token, or this window altogether. */
   private deny(reason: string): void {
+    // What is wrong with a token is said to a new connection, as the reason why it is refused.
+    if (this.renewing) return this.reconnect();
     this.set({ denied: reason });
   }
 
   private allow(readOnly: boolean): void {
     this.told = true;
+    this.renewing = false;
     const may = this.status.readOnly && !readOnly;
     this.set({ readOnly, denied: null });
     if (may && this.provider.synced && !this.pending.empty) this.tellPending();

@@ -1,8 +1,9 @@
 /** The list of rooms: refreshed while it can be seen, kept in place so that focus and reading are not disturbed. */
 
-import { ApiError, deleteRoom, listRooms, type RoomInfo, type RoomPage, stateUrl } from "./api";
+import { ApiError, deleteRoom, listRooms, readState, type RoomInfo, type RoomPage } from "./api";
 import { announce, byId, icon, make, setText } from "./dom";
 import { ago, people, size } from "./format";
+import { session } from "./session";
 
 const REFRESH_MS = 4000;
 const SOON_MS = 250;
@@ -17,6 +18,7 @@ type Row = {
 export class RoomList {
   private readonly list = byId("rooms");
   private readonly message = byId("rooms-message");
+  private readonly failure = byId("rooms-failure");
   private readonly more = byId<HTMLButtonElement>("more");
   private readonly filter = byId<HTMLInputElement>("filter");
   private readonly rows = new Map<string, Row>();
@@ -28,9 +30,17 @@ export class RoomList {
   /** Answers to earlier questions are not shown over later ones. */
   private asked = 0;
 
-  constructor(private readonly open: (name: string) => void) {
+  constructor(
+    private readonly open: (name: string) => void,
+    private readonly unauthorized: (reason: string) => void,
+  ) {
+    session.on("change", () => {
+      this.fail(null);
+      void this.refresh();
+    });
     this.filter.addEventListener("input", () => {
       this.pages = 1;
+      this.fail(null);
       this.refreshSoon();
     });
     this.more.addEventListener("click", () => {
@@ -66,13 +76,17 @@ export class RoomList {
     clearTimeout(this.timer);
     const question = (this.asked += 1);
     const prefix = this.filter.value;
+    let denied = false;
     try {
       const page = await this.load(prefix);
       if (question === this.asked) this.show(page, prefix);
     } catch (error) {
-      if (question === this.asked) this.showError(error);
+      if (question !== this.asked) return;
+      denied = error instanceof ApiError && error.denied;
+      this.showError(error);
     }
-    if (question === this.asked) this.schedule(REFRESH_MS);
+    // Where another token is needed, asking again with this one is of no use.
+    if (question === this.asked && !denied) this.schedule(REFRESH_MS);
   }
 
   private async load(prefix: string): Promise<RoomPage> {
@@ -110,11 +124,30 @@ export class RoomList {
   }
 
   private showError(error: unknown): void {
-    const unreachable = error instanceof ApiError && error.status === null;
+    const status = error instanceof ApiError ? error.status : undefined;
     const what = error instanceof ApiError ? error.message : "The list of rooms could not be read.";
-    this.say(unreachable ? `${what} The list comes back by itself.` : `${what} Trying again.`);
     this.list.setAttribute("aria-busy", "false");
+    if (status === 401 || status === 403) {
+      // What another token showed is not to be seen with this one.
+      for (const [name, row] of this.rows) {
+        row.element.remove();
+        this.rows.delete(name);
+      }
+      this.more.hidden = true;
+      this.say(status === 401 ? "Sign in to see the rooms." : "You are not allowed to see the rooms.");
+      if (status === 401) this.unauthorized((error as ApiError).reason);
+      return;
+    }
+    this.say(status === null ? `${what} The list comes back by itself.` : `${what} Trying again.`);
     this.list.classList.add("stale");
+  }
+
+  /** Say what could not be done; it stays until something else is done. */
+  private fail(what: string | null, error?: unknown): void {
+    const reason = error instanceof ApiError ? error.message : error === undefined ? "" : "Try again.";
+    this.failure.hidden = what === null;
+    setText(this.failure, what === null ? "" : `${what} ${reason}`.trim());
+    if (error instanceof ApiError && error.status === 401) this.unauthorized(error.reason);
   }
 
   private say(text: string | null): void {
@@ -134,9 +167,9 @@ export class RoomList {
     const members = make("span", "room-members");
     const facts = make("span", "room-facts");
     link.append(make("span", "room-name", name), members, facts);
-    const download = make("a", "icon-button");
-    download.href = stateUrl(name);
-    download.download = `${name.replace(/[^\w.-]+/g, "_")}.yjs`;
+    const download = make("button", "icon-button");
+    download.type = "button";
+    download.addEventListener("click", () => void this.download(name));
     download.title = "Download as a Yjs update";
     download.setAttribute("aria-label", `Download ${name} as a Yjs update`);
     download.append(icon("M10 3.5v9M6.5 9l3.5 3.500L13.5 9M4 16.500h12"));
@@ -153,7 +186,25 @@ export class RoomList {
     return row;
   }
 
+  /** Save a room's content as a file; a plain link could not send the token. */
+  private async download(name: string): Promise<void> {
+    this.fail(null);
+    let state: Blob;
+    try {
+      state = await readState(name);
+    } catch (error) {
+      return this.fail(`“${name}” could not be downloaded.`, error);
+    }
+    const link = make("a", "");
+    link.href = URL.createObjectURL(state);
+    link.download = `${name.replace(/[^\w.-]+/g, "_")}.yjs`;
+    link.click();
+    // The browser has begun to read it by then.
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
   private askToDelete(name: string): void {
+    this.fail(null);
     this.doomed = name;
     setText(byId("confirm-title"), `Delete “${name}”?`);
     this.confirm.returnValue = "cancel";
@@ -170,7 +221,7 @@ export class RoomList {
       await this.refresh();
       this.filter.focus();
     } catch (error) {
-      this.showError(error);
+      this.fail(`“${name}” was not deleted.`, error);
     }
   }
 

@@ -1,7 +1,8 @@
 /** Show how a room is: connected or not, saved or not, and why it can't be used. */
 
 import { announce, byId, setText } from "./dom";
-import type { Room, RoomStatus } from "./room";
+import { NOT_ALLOWED, type Room, type RoomStatus, UNAUTHORIZED } from "./room";
+import { session } from "./session";
 
 /** “Saving…” stays at least this long: typing then reads as one calm state, and “Saved” is never early. */
 const SAVING_MS = 350;
@@ -25,8 +26,10 @@ export class StatusLine {
   private timer = 0;
   private announcing = 0;
 
-  constructor(startAnew: () => void) {
-    this.noticeAction.addEventListener("click", startAnew);
+  private action: Action | null = null;
+
+  constructor(actions: Record<Action, () => void>) {
+    this.noticeAction.addEventListener("click", () => this.action !== null && actions[this.action]());
   }
 
   show(room: Room): void {
@@ -59,37 +62,86 @@ export class StatusLine {
     this.announcing = window.setTimeout(() => announce(spoken(status)), ANNOUNCE_MS);
   }
 
-  private drawNotice({ connection, saved, reason, foreign }: RoomStatus): void {
-    const text =
-      connection === "offline"
-        ? [reason, saved ? "Offline." : "Offline, with edits not yet sent.", OFFLINE_HELP]
-        : connection === "refused"
-          ? [reason, saved ? "" : "What you wrote last was not saved; copy it before you go."]
-          : [connection === "live" && foreign ? FOREIGN : ""];
-    const sentence = text.filter(Boolean).join(" ");
+  private drawNotice(status: RoomStatus): void {
+    const sentence = noticeText(status);
     this.notice.hidden = sentence === "";
     setText(this.noticeText, sentence);
-    this.notice.dataset.kind = connection;
-    this.noticeAction.hidden = connection !== "refused";
-    setText(this.noticeAction, "Start a new room");
+    this.notice.dataset.kind = unsavable(status) ? "offline" : status.connection;
+    this.action = actionFor(status);
+    this.noticeAction.hidden = this.action === null;
+    setText(this.noticeAction, this.action === null ? "" : ACTIONS[this.action]);
   }
 }
+
+/** What can be done about a notice. */
+type Action = "signIn" | "discard" | "startAnew";
+
+const ACTIONS: Record<Action, string> = {
+  signIn: "Sign in",
+  discard: "Discard my changes",
+  startAnew: "Start a new room",
+};
+
+function actionFor(status: RoomStatus): Action | null {
+  const { connection, code, readOnly } = status;
+  if (connection === "refused") {
+    return code === UNAUTHORIZED || code === NOT_ALLOWED ? "signIn" : "startAnew";
+  }
+  if (unsavable(status)) return "discard";
+  return connection === "live" && readOnly && session.token === null ? "signIn" : null;
+}
+
+/** Whether edits were refused, and the connection that would save them is there. */
+function unsavable({ connection, saved, readOnly, denied }: RoomStatus): boolean {
+  return connection === "live" && !saved && (readOnly || denied !== null);
+}
+
+function noticeText(status: RoomStatus): string {
+  const { connection, saved, reason, readOnly, denied, foreign } = status;
+  const sentences: (string | null | false)[] =
+    connection === "offline"
+      ? [reason, saved ? "Offline." : "Offline, with edits not yet sent.", readOnly ? "" : OFFLINE_HELP]
+      : connection === "refused"
+        ? [reason, !saved && (status.code === UNAUTHORIZED ? SIGN_IN_TO_SAVE : LOST)]
+        : connection === "connecting"
+          ? []
+          : [
+              readOnly && READ_ONLY,
+              !readOnly && denied !== null && `The server does not accept this: “${denied}”.`,
+              unsavable(status) && NOT_SAVED,
+              foreign && !readOnly && FOREIGN,
+              foreign && readOnly && FOREIGN_READ_ONLY,
+            ];
+  return sentences.filter(Boolean).join(" ");
+}
+
+const READ_ONLY = "You can read this room, not edit it.";
+const NOT_SAVED = "What you wrote last is not saved, and nobody else sees it. It stays here to be copied.";
+const LOST = "What you wrote last was not saved; copy it before you go.";
+const SIGN_IN_TO_SAVE = "What you wrote last is not saved yet: sign in to save it, or copy it.";
 
 const FOREIGN =
   "This room holds the document of another editor, which this page can’t show. " +
   "What you write here is kept beside it.";
+const FOREIGN_READ_ONLY = "It holds the document of another editor, which this page can’t show.";
 const OFFLINE_HELP =
   "Go on typing: edits are kept in this window and will be sent when the server is back.";
 
-function savedText({ connection, saved, saveMs }: RoomStatus): string {
+function savedText(status: RoomStatus): string {
+  const { connection, saved, saveMs, readOnly } = status;
   if (connection === "connecting") return "";
   if (connection === "refused") return saved ? "" : "Not saved";
+  if (unsavable(status)) return "Not saved";
+  if (readOnly && saved) return "Read only";
   if (!saved) return connection === "live" ? "Saving…" : "Kept in this window";
   if (connection === "offline") return "Saved";
   return saveMs === null ? "Saved" : `Saved in ${Math.max(1, Math.round(saveMs))} ms`;
 }
 
-function spoken({ connection, saved }: RoomStatus): string {
+function spoken(status: RoomStatus): string {
+  const { connection, saved, readOnly } = status;
+  if (unsavable(status)) return "Live. Your last changes are not saved.";
+  if (connection === "live" && readOnly) return "Live. Read only.";
   if (connection === "live") return saved ? "Live. All changes are saved." : "Live. Saving.";
   return CONNECTIONS[connection];
 }
