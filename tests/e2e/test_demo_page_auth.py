@@ -186,6 +186,7 @@ async def test_a_reader_sees_what_others_write_and_cannot_write(visit: Visit) ->
     await writer.write("Two.")
     await expect(reader.editor).to_contain_text("One. Two.")
     assert await reader.text() == ["One. Two."]
+    await expect(reader.saved).to_have_text("Read only")
     assert reader.complaints == []
 
 

@@ -6,8 +6,9 @@ export type RoomInfo = {
   readonly name: string;
   readonly bytes: number;
   readonly updates: number;
-  readonly created_ms: number;
-  readonly modified_ms: number;
+  /** Null until something is stored. */
+  readonly created_ms: number | null;
+  readonly modified_ms: number | null;
   readonly members: number;
   readonly open: boolean;
 };

@@ -29,7 +29,7 @@ export class Editor {
         extensions: [
           // Only "\n" ends a line: an "\r" in a shared text must keep its place, or positions shift.
           EditorState.lineSeparator.of("\n"),
-          this.writable.of(writable(mayWrite(room))),
+          this.writable.of(writable(room)),
           keymap.of(defaultKeymap),
           drawSelection(),
           EditorView.lineWrapping,
@@ -50,8 +50,9 @@ export class Editor {
     );
   }
 
+  /** Let the room's text be changed, or no more, as its status says. */
   allowWriting(room: Room): void {
-    this.view.dispatch({ effects: this.writable.reconfigure(writable(mayWrite(room))) });
+    this.view.dispatch({ effects: this.writable.reconfigure(writable(room)) });
   }
 
   focus(): void {
@@ -59,16 +60,24 @@ export class Editor {
   }
 }
 
-function mayWrite({ current }: Room): boolean {
-  return current.connection !== "refused" && !current.readOnly;
+function writable({ current: { connection, readOnly } }: Room): Extension {
+  if (connection !== "refused" && !readOnly) return [keymap.of(yUndoManagerKeymap), placeholder(invitation)];
+  return [
+    EditorState.readOnly.of(true),
+    EditorView.editable.of(false),
+    noUndo,
+    connection === "live" ? placeholder("Nothing is written here.") : [],
+  ];
 }
 
-function writable(allowed: boolean): Extension {
-  // Undoing changes the shared text whether or not the editor may be written in.
-  return allowed
-    ? [keymap.of(yUndoManagerKeymap), placeholder(invitation)]
-    : [EditorState.readOnly.of(true), EditorView.editable.of(false), placeholder("Nothing is written here.")];
-}
+/**
+ * Undoing changes the shared text whether or not the editor may be written in: by key, and by the browser's
+ * own command, which y-codemirror.next listens for.
+ */
+const noUndo: Extension = [
+  keymap.of(yUndoManagerKeymap.map((binding) => ({ ...binding, run: () => true }))),
+  EditorView.domEventHandlers({ beforeinput: (event) => event.inputType.startsWith("history") }),
+];
 
 /** What an empty room says. */
 function invitation(): HTMLElement {

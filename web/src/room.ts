@@ -304,8 +304,10 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
 
   private refuse(code: number, reason: string): void {
     const why = REFUSALS[code] ?? `The server closed this room (code ${code}).`;
-    // The server's words for a deleted room say the same again.
-    const full = code === 4404 ? why : sentence(why, reason);
+    // The server's words for a deleted room say the same again; those to somebody without a token tell
+    // programs how to send one.
+    const enough = code === 4404 || (code === UNAUTHORIZED && session.token === null);
+    const full = enough ? why : sentence(why, reason);
     this.set({ connection: "refused", code, reason: full, denied: null });
     this.finishLeaving();
   }

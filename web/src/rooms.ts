@@ -241,7 +241,8 @@ export class RoomList {
 function update(row: Row, doc: RoomInfo, now: number): void {
   row.members.hidden = doc.members === 0;
   setText(row.members, people(doc.members));
-  setText(row.facts, `${size(doc.bytes)} · ${ago(doc.modified_ms, now)}`);
+  const { bytes, modified_ms } = doc;
+  setText(row.facts, modified_ms === null ? "Empty" : `${size(bytes)} · ${ago(modified_ms, now)}`);
 }
 
 function markCurrent(row: Row, current: boolean): void {
