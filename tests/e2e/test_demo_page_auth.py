@@ -33,6 +33,12 @@ def signed(grants: Grants, **claims: Any) -> str:
 
 
 @pytest.fixture
+def sockets() -> str:
+    """What differs between the two kinds of sockets is tested without a browser, in less time."""
+    return "direct"
+
+
+@pytest.fixture
 async def plait_server(open_server: OpenServer) -> PlaitProcess:
     """A server that lets in only those who bring a token."""
     return await open_server("--token-secret", SECRET)
