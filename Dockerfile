@@ -36,6 +36,6 @@ STOPSIGNAL SIGTERM
 # Over plain HTTP on the port that PLAIT_PORT names. With tls_cert, or a port from a file, give a check of your own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["plait", "health"]
-# Plait has no accounts yet and listens beyond this container, so it refuses to start until --allow-anonymous
-# (PLAIT_ALLOW_ANONYMOUS=true) says that something else decides who may reach it. See docs/deploy.md.
+# It listens beyond this container, so it refuses to start until it is told who may come in: give it PLAIT_TOKEN_SECRET,
+# which `plait token secret` makes, or see docs/auth.md. It belongs into no image.
 ENTRYPOINT ["plait", "serve"]

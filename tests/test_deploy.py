@@ -1,7 +1,8 @@
 """What is in `deploy/` and the Dockerfile, held against the tools that read it and the code that it
 runs: a name that changes here and not there is found before somebody deploys it.
 
-Not tried here are an image, a cluster and the balancers themselves; docs/deploy.md says what was.
+Not tried here are an image and a cluster; docs/deploy.md says what was. The balancers are in
+tests/test_balancers.py.
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ import yaml
 from starlette.routing import Route
 
 from plait.server.app import Plait
+from plait.server.auth.setup import check, configured
+from plait.server.errors import ConfigError
+from plait.server.proxies import trusted
+from plait.server.refusal import HELD_SECONDS
 from plait.server.settings import NAMES, Settings, load
 from tests.support.server import PlaitProcess, environment, free_port
 
@@ -39,6 +45,27 @@ def parsed(path: Path) -> Any:
 
 def manifest(name: str) -> Any:
     return parsed(KUBERNETES / f"{name}.yaml")
+
+
+def variables_of_kubernetes() -> dict[str, str]:
+    """Return the variables of the deployment, with the secret's as in the example."""
+    (container,) = manifest("deployment")["spec"]["template"]["spec"]["containers"]
+    secret = manifest("secret.example")["stringData"]
+    return {
+        each["name"]: each["value"]
+        if "value" in each
+        else secret[each["valueFrom"]["secretKeyRef"]["key"]]
+        for each in container["env"]
+    }
+
+
+def variables_of_compose(**given: str) -> dict[str, str]:
+    """Return the variables of a node, with these in place of what is in `.env`."""
+    environment = parsed(DEPLOY / "compose.yaml")["services"]["plait-1"]["environment"]
+    return {
+        name: re.sub(r"\$\{(\w+)(:[^}]*)?\}", lambda found: given.get(found[1], ""), str(value))
+        for name, value in environment.items()
+    }
 
 
 def tool(name: str, *arguments: str | Path) -> None:
@@ -103,12 +130,9 @@ def test_variables_are_settings(path: Path) -> None:
 
 
 def test_values_of_variables_can_be_used() -> None:
-    container = manifest("deployment")["spec"]["template"]["spec"]["containers"][0]
-    kubernetes = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    compose = parsed(DEPLOY / "compose.yaml")["services"]["plait-1"]["environment"]
     image = dict(re.findall(r"\b(PLAIT_\w+)=(\S+)", " ".join(instructions("ENV"))))
-    for variables in (kubernetes, image, compose):
-        load({}, {name: str(value) for name, value in variables.items()})
+    for variables in (variables_of_kubernetes(), image, variables_of_compose()):
+        load({}, variables)
 
 
 def test_metrics_in_rules_exist() -> None:
@@ -225,10 +249,10 @@ def test_secrets_come_from_the_environment() -> None:
     variables = set(re.findall(r"\$\{(\w+)", text))
     assert variables == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
     for line in text.splitlines():
-        if "PASSWORD:" in line:
+        if "PASSWORD:" in line or "SECRET:" in line:
             assert "${" in line, line
     for name in variables:
-        if name.endswith("PASSWORD"):
+        if name.endswith(("PASSWORD", "SECRET")):
             assert f"\n{name}=\n" in example
             assert text.count(f"${{{name}") == text.count(f"${{{name}:?"), "it may be empty"
 
@@ -240,14 +264,82 @@ def test_nobody_is_let_in_from_outside_until_that_is_asked_for() -> None:
     }
     assert set(published) == {"haproxy"}
     assert all(port.startswith("${LISTEN_ADDRESS:-127.0.0.1}:") for port in published["haproxy"])
-    assert compose["networks"]["inside"] == {"internal": True}
-    for annotation in (
-        "nginx.ingress.kubernetes.io/whitelist-source-range",
-        "haproxy.org/allow-list",
-    ):
-        assert manifest("ingress")["metadata"]["annotations"][annotation].startswith("10.0.0.0/8,")
+    assert compose["networks"]["inside"]["internal"] is True
     paths = {path["path"] for path in manifest("ingress")["spec"]["rules"][0]["http"]["paths"]}
     assert paths == {"/", "/ws", "/api", "/static"}
+
+
+# Who may come in.
+
+
+def test_only_tokens_let_anybody_in() -> None:
+    for path in [ROOT / "Dockerfile", *DEPLOY.rglob("*.*"), ROOT / "docs" / "deploy.md"]:
+        if path.is_file():
+            assert "ALLOW_ANONYMOUS" not in path.read_text(), path
+    secret = "0123456789abcdef" * 4
+    compose = load({}, variables_of_compose(PLAIT_TOKEN_SECRET=secret))
+    kubernetes = load({}, variables_of_kubernetes() | {"PLAIT_TOKEN_SECRET": secret})
+    for settings in (compose, kubernetes):
+        check(settings)
+        assert configured(settings)
+        assert not settings.allow_anonymous
+        assert settings.token_secret == (secret,)
+
+
+def test_a_secret_that_nobody_made_is_not_accepted() -> None:
+    assert not configured(load({}, variables_of_compose()))
+    with pytest.raises(ConfigError, match="token_secret"):
+        check(load({}, variables_of_kubernetes()))
+
+
+def test_compose_believes_the_balancer_and_nobody_else() -> None:
+    compose = parsed(DEPLOY / "compose.yaml")
+    address = compose["services"]["haproxy"]["networks"]["inside"]["ipv4_address"]
+    for name, service in compose["services"].items():
+        if name.startswith("plait"):
+            assert load({}, {"PLAIT_TRUSTED_PROXIES": address}).trusted_proxies == tuple(
+                service["environment"]["PLAIT_TRUSTED_PROXIES"].split()
+            )
+            assert service["networks"] == ["inside"]
+    (pool,) = compose["networks"]["inside"]["ipam"]["config"]
+    subnet, given_out = IPv4Network(pool["subnet"]), IPv4Network(pool["ip_range"])
+    assert ip_address(address) in subnet
+    assert given_out.subnet_of(subnet)
+    # Nobody else is given it.
+    assert ip_address(address) not in given_out
+    assert address != pool["gateway"]
+
+
+def test_no_deployment_believes_everybody() -> None:
+    for variables in (variables_of_compose(), variables_of_kubernetes()):
+        settings = load({}, variables)
+        assert settings.trusted_proxies != Settings().trusted_proxies
+        assert "*" not in trusted(settings.trusted_proxies)
+        assert all(ip_network(each).is_private for each in settings.trusted_proxies)
+        # So clients are told apart, and limits are as they come.
+        limits = [name for name in NAMES if "per_address" in name or name.startswith("address_")]
+        assert [name for name in limits if getattr(settings, name) == 0] == []
+
+
+def test_clients_do_not_say_where_they_come_from() -> None:
+    haproxy = (DEPLOY / "haproxy.cfg").read_text()
+    assert "http-request set-header X-Forwarded-For %[src]" in haproxy
+    assert "option forwardfor" not in haproxy
+    nginx = (DEPLOY / "nginx.conf").read_text()
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in nginx
+    for text in (nginx, (ROOT / "README.md").read_text()):
+        assert "$proxy_add_x_forwarded_for" not in text
+
+
+def test_silence_is_borne_for_longer_than_a_refused_browser_is_held() -> None:
+    nginx = (DEPLOY / "nginx.conf").read_text()
+    annotations = manifest("ingress")["metadata"]["annotations"]
+    limits = re.findall(r"proxy_(?:read|send)_timeout (\d+)s;", nginx)
+    for each in ("read", "send"):
+        limits.append(annotations[f"nginx.ingress.kubernetes.io/proxy-{each}-timeout"])
+    assert len(limits) == 4
+    assert all(int(limit) > 2 * HELD_SECONDS for limit in limits)
+    assert "timeout tunnel 1h" in (DEPLOY / "haproxy.cfg").read_text()
 
 
 def test_stopping_is_given_the_time_that_it_takes() -> None:
