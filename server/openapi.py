@@ -353,7 +353,7 @@ SCHEMAS: Json = {
             {
                 "sub": {**_WORDS, "minLength": 1, "description": "Who it is for."},
                 "name": {**_WORDS, "description": "What others are shown."},
-                "color": {"type": "string", "pattern": "^#[0-9A-Fa-f]{3,8}$"},
+                "color": {"type": "string", "pattern": "^(#[0-9A-Fa-f]{3,8})?$"},
                 "grants": _GRANTS,
                 "expires_in": {**_SPAN, "maximum": 366 * 86400, "default": 3600},
             },
