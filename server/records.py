@@ -51,7 +51,8 @@ class Records:
         """
         async with self._one:
             changes = await self.store.records_since(self._seq)
-            if changes.records or changes.removed or changes.whole:
+            # Of a store without records all is told each time, which is no news.
+            if changes.records or changes.removed or (changes.whole and self._seq):
                 await self._learn(changes)
             self._seq = changes.seq
 

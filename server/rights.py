@@ -13,7 +13,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from plait.persistence import Record
-from plait.server.auth.guard import Guard
+from plait.server.auth.guard import Guard, parsed
 from plait.server.auth.keys import KIND as KEY
 from plait.server.auth.keys import make_key, read_key
 from plait.server.auth.principal import (
@@ -29,7 +29,6 @@ from plait.server.auth.revocations import (
     LEFT,
     REVOCATIONS_MAX,
     new_revocation,
-    parse_revocation,
     to_record,
 )
 from plait.server.errors import BadRequest, ClientError, NotAllowed
@@ -174,7 +173,8 @@ class Rights:
         """List what was taken away."""
         self._check_may_revoke(call.principal, None)
         found = await self._listed(REVOCATION, call)
-        shown = [parse_revocation(record).as_json() for record in found[:PAGE_MAX]]
+        read = (parsed(record) for record in found[:PAGE_MAX])
+        shown = [revocation.as_json() for revocation in read if revocation is not None]
         return JSONResponse({"revocations": shown, "next": _next(found)})
 
     async def remove_revocation(self, call: Call) -> Response:
@@ -183,7 +183,9 @@ class Rights:
         record = await self._records.store.record(REVOCATION, id)
         if record is None:
             raise NoSuchRight("there is no such revocation")
-        self._check_may_revoke(call.principal, parse_revocation(record).docs)
+        revocation = parsed(record)  # What can't be read is for admins of all documents.
+        docs = revocation.docs if revocation is not None else None
+        self._check_may_revoke(call.principal, docs)
         await self._records.drop(REVOCATION, id)
         self._note("revocation.removed", call, id=id)
         return Response(status_code=204)

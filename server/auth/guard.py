@@ -258,8 +258,11 @@ class Guard:
         for revocation in self.revocations.take_ended(now):
             for held in list(self._concerned(revocation)):
                 self._look_at(held)
-        for _ in range(len(self._ending)):
+        for number in range(len(self._ending)):
             if self._ending[0][0] > now:
+                break
+            if number == BATCH:  # After a restart everybody's token may end at once.
+                asyncio.get_running_loop().call_soon(self.tick)
                 break
             at, _, held = heapq.heappop(self._ending)
             if held.open and at == held.changes_at:
@@ -305,7 +308,7 @@ class Guard:
             elif kind == REVOCATION and (revocation := self.revocations.remove(id)):
                 await self._obey(revocation)
         for record in changes.records:
-            if record.kind == REVOCATION and (new := _parsed(record)) is not None:
+            if record.kind == REVOCATION and (new := parsed(record)) is not None:
                 if len(self.revocations) >= REVOCATIONS_MAX:
                     log.error("more than %d revocations; take some back", REVOCATIONS_MAX)
                 self.revocations.add(new)
@@ -360,7 +363,8 @@ class Guard:
 _DOING = {Access.READ: "read", Access.WRITE: "edit", Access.ADMIN: "administer"}
 
 
-def _parsed(record: Record) -> Revocation | None:
+def parsed(record: Record) -> Revocation | None:
+    """Return the revocation of a record; None, and a line in the log, if it can't be read."""
     try:
         return parse_revocation(record)
     except BadGrant as error:

@@ -53,6 +53,21 @@ def record(id: str, value: str = "{}") -> Record:
     return Record("key", id, value, 1)
 
 
+async def test_a_store_without_records_tells_no_news() -> None:
+    """It tells all that there is each time, which made the node forget twice a second what it had
+    verified: an application was asked about every token anew.
+    """
+    store = Store()
+    node = Node(store)
+    for _ in range(3):
+        await node.records.catch_up()
+    assert node.learnt == 0
+    await store.put_record(record("a"))
+    for _ in range(3):
+        await node.records.catch_up()
+    assert node.learnt == 1 and node.known == {("key", "a"): "{}"}
+
+
 async def test_what_is_kept_or_dropped_is_obeyed_when_that_returns() -> None:
     node = Node(Store())
     told: list[str] = []

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from plait.persistence import Record
 from plait.server.app import Plait
 from plait.server.auth.principal import Access
 from plait.server.errors import Unauthorized
@@ -153,6 +154,17 @@ async def test_without_a_secret_there_are_no_tokens_to_give() -> None:
 
 
 # Revocations
+
+
+async def test_a_revocation_that_cannot_be_read_hides_no_others_and_can_be_removed() -> None:
+    """One record that somebody wrote by hand made the whole list an error."""
+    async with serving(**SETTINGS) as (plait, client):
+        await plait.records.keep(Record("revocation", "0", "not JSON", 1))
+        made = await client.post("/api/revocations", json={"subject": "ann"}, headers=ROOT)
+        listed = (await client.get("/api/revocations", headers=ROOT)).json()
+        assert listed == {"revocations": [made.json()], "next": None}
+        gone = await client.delete("/api/revocations?id=0", headers=ROOT)
+        assert gone.status_code == 204
 
 
 async def test_what_is_taken_away_is_gone_and_comes_back() -> None:

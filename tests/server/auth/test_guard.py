@@ -3,6 +3,7 @@
 The verifiers are real ones, and so is the store; holders of passes keep what they are told.
 """
 
+import asyncio
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -249,6 +250,22 @@ async def test_a_right_that_ends_closes_the_socket() -> None:
     rig.guard.tick()
     (told,) = holder.told
     assert told.startswith("4401 the token has expired")
+
+
+async def test_when_all_end_at_once_they_are_closed_some_at_a_time() -> None:
+    """After a restart all tokens may be of one second; closing thousands in one turn would keep
+    everybody else waiting.
+    """
+    rig = Rig(jwt_leeway_seconds=0.0)
+    bearer = can(("x", "read"), exp=NOW + 60)
+    holders = [(await rig.come("x", bearer))[1] for _ in range(2 * BATCH + 1)]
+    rig.clock.at = NOW + 60
+    rig.guard.tick()
+    closed = []
+    while not closed or closed[-1] < len(holders):
+        closed.append(sum(bool(each.told) for each in holders))
+        await asyncio.sleep(0)
+    assert closed[0] == BATCH and closed[-1] == len(holders)
 
 
 async def test_a_grant_that_ends_leaves_what_another_gives() -> None:
