@@ -261,7 +261,7 @@ async def test_when_all_end_at_once_they_are_closed_some_at_a_time() -> None:
     holders = [(await rig.come("x", bearer))[1] for _ in range(2 * BATCH + 1)]
     rig.clock.at = NOW + 60
     rig.guard.tick()
-    closed = []
+    closed: list[int] = []
     while not closed or closed[-1] < len(holders):
         closed.append(sum(bool(each.told) for each in holders))
         await asyncio.sleep(0)
