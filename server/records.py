@@ -52,7 +52,8 @@ class Records:
         async with self._one:
             changes = await self.store.records_since(self._seq)
             # Of a store without records all is told each time, which is no news.
-            if changes.records or changes.removed or (changes.whole and self._seq):
+            news = changes.whole and changes.seq != self._seq
+            if changes.records or changes.removed or news:
                 await self._learn(changes)
             self._seq = changes.seq
 
