@@ -1,43 +1,33 @@
-"""A socket without tasks: frames go from picows to the connection, and from rooms to the kernel,
-within one call each.
+"""A socket without tasks: messages go from its frames to the connection, and from rooms to the
+kernel, within one call each.
 
 Used where the server offers `plait.server.handover`; elsewhere `plait.server.pump` does the same
 with two tasks a socket. What those tasks would wait for is done here by being called:
 
 1. A frame for a client is written at once as long as the transport takes it. When it does not
    (`pause_writing`), frames are queued in the outbox, which bounds them, until it does again.
-2. A frame from a client is handled at once. If it can't be (the store takes no more, the room
+2. A message from a client is handled at once. If it can't be (the store takes no more, the room
    loads its document anew), or after a good many in a row, the socket is not read any more; what
-   the parser has read already waits here. All who have sent many share a small part of each turn
-   of the loop (`plait.server.turns`), so that a flood of theirs makes nobody wait who types.
-3. A socket that is closed has `CLOSE_SECONDS` to take the reason and to answer. Then it is cut off.
-4. A client that has been silent is pinged, and cut off if it does not answer. One timer does this
+   was read already waits. All who have sent many share a small part of each turn of the loop
+   (`plait.server.turns`), so that a flood of theirs makes nobody wait who types.
+3. A client that has been silent is pinged, and cut off if it does not answer. One timer does this
    for all sockets, in turns (`Sockets.tick`), instead of one a socket.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from collections.abc import Callable, Sequence
 
 from plait.server.connection import Connection
-from plait.server.errors import (
-    ClientError,
-    CloseCode,
-    MessageTooBig,
-    ServerStopping,
-    TextRefused,
-)
+from plait.server.errors import PlaitError, ServerStopping
+from plait.server.framed import FramedSocket
 from plait.server.hub import Hub
 from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
-from plait.server.pump import CLOSE_SECONDS, Visit
-from plait.server.turns import Ration
+from plait.server.pump import Visit
+from plait.server.turns import Ration, ration
+from plait.server.wire.frames import PING, framed, header
 from plait.server.wire.messages import Codec
 
 log = logging.getLogger(__name__)
@@ -48,35 +38,38 @@ PINGS_MAX = 3
 """Pings that may go unanswered before it counts as gone. It may be busy with a large document."""
 
 BURST_UNITS = 64
-"""Frames of one client that are handled before the others have their turn: about 2 ms."""
+"""Messages of one client that are handled before the others have their turn: about 2 ms."""
 UNIT_BYTES = 4096
-"""Long frames count for more, by this measure."""
-FLOOD_FRAMES = 8
-"""Who had so many waiting is likely to go on like that."""
-FLOOD_SECONDS = 0.001
-"""What part of a turn those have together who have sent more."""
-
-BINARY = WSMsgType.BINARY
-CONTINUATION = WSMsgType.CONTINUATION
+"""Long messages count for more, by this measure."""
+FLOOD_UNITS = 8
+"""What is handled at once of a client that had to wait. Who had more is likely to go on so."""
+JOINED_BYTES = 256 << 10
+"""Longer messages are put together in a thread."""
 
 
 class DirectOutbox(Outbox):
     """An outbox that writes to the transport, and queues only what the transport does not take."""
 
-    __slots__ = ("_send", "_unwritten", "_write", "_write_buffer_size")
+    __slots__ = ("_unwritten", "_write", "_write_buffer_size", "_writelines")
 
     def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
         super().__init__(limits, wake)
         self._unwritten = 0
+        self._write: Callable[[bytes], object] = _nothing_left
+        self._writelines: Callable[[Sequence[bytes]], object] = _nothing_left
+        self._write_buffer_size: Callable[[], int] = int
 
-    def connect(self, transport: WSTransport) -> None:
+    def connect(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
-        # Up to 8 KB picows copies a frame behind its header and sends both at once. Above, it gives
-        # the transport a view of the header's memory, which the next frame overwrites, while
-        # uvloop may keep the view until the end of the turn: so longer ones go without its help.
-        self._send = self.fast = partial(transport.send, WSMsgType.BINARY)
-        self._write = transport.underlying_transport.writelines
-        self._write_buffer_size = transport.underlying_transport.get_write_buffer_size
+        self._write = self.fast = transport.write
+        self._writelines = transport.writelines
+        self._write_buffer_size = transport.get_write_buffer_size
+
+    def disconnect(self) -> None:
+        """Let go of the transport, which refers back: it is gone."""
+        self.fast = None
+        self._write = self._writelines = _nothing_left
+        self._write_buffer_size = int
 
     def block(self) -> None:
         """Queue from now on."""
@@ -84,7 +77,7 @@ class DirectOutbox(Outbox):
 
     def unblock(self) -> None:
         """Write again; nothing may be queued."""
-        self.fast = self._send
+        self.fast = self._write
 
     def push(self, frame: bytes, now: float) -> bool:
         """Write a frame, or queue it unless lagging; return whether the reader will get it."""
@@ -102,11 +95,10 @@ class DirectOutbox(Outbox):
 
     def write(self, frame: bytes) -> None:
         """Give a frame to the transport."""
-        length = len(frame)
-        if length <= FAST_BYTES_MAX:
-            self._send(frame)
+        if len(frame) <= FAST_BYTES_MAX:
+            self._write(framed(frame))
         else:
-            self._write((_header(length), frame))
+            self._writelines((header(len(frame)), frame))
 
     def overdue(self, now: float) -> bool:
         """Whether the reader had its time to catch up and did not. One that is still taking a large
@@ -120,11 +112,8 @@ class DirectOutbox(Outbox):
         return super().overdue(now)
 
 
-def _header(length: int) -> bytes:
-    """Return the header of a whole binary frame of more than 125 bytes (RFC 6455, 5.2)."""
-    if length < 1 << 16:
-        return b"\x82\x7e" + length.to_bytes(2)
-    return b"\x82\x7f" + length.to_bytes(8)
+def _nothing_left(data: object) -> None:
+    """Write to nobody."""
 
 
 class Sockets:
@@ -139,7 +128,7 @@ class Sockets:
     def later(self, work: Callable[[], None], source: str) -> None:
         """Handle what somebody has sent who has sent much, when their turn has come."""
         if self._floods is None:
-            self._floods = Ration(asyncio.get_running_loop(), FLOOD_SECONDS)
+            self._floods = ration(asyncio.get_running_loop())
         self._floods.add(work, source)
 
     def add(self, socket: "DirectSocket") -> None:
@@ -155,8 +144,8 @@ class Sockets:
             socket.ask()
 
 
-class DirectSocket(WSListener):
-    """One client's socket, between picows and a `Connection`; implements `handover.Listener`.
+class DirectSocket(FramedSocket):
+    """One client's socket, between the transport and a `Connection`.
 
     Args:
         visit: what the socket holds besides its lease, released when it ends.
@@ -165,23 +154,15 @@ class DirectSocket(WSListener):
     __slots__ = (
         "_burst",
         "_codec",
-        "_early",
-        "_farewell",
         "_hub",
         "_lease",
-        "_limits",
-        "_loop",
         "_outbox",
-        "_parts",
-        "_parts_bytes",
         "_paused",
         "_pings",
         "_sockets",
-        "_transport",
         "_visit",
         "_waiting",
         "connection",
-        "connections",
         "slot",
     )
 
@@ -194,28 +175,19 @@ class DirectSocket(WSListener):
         peer: str,
         visit: Visit,
     ) -> None:
+        super().__init__()
         self._hub = hub
-        self._loop = asyncio.get_running_loop()
-        self._limits = hub.limits
         self._sockets = sockets
         self._lease = lease
         self._visit = visit
         self._codec = codec
         self._outbox = DirectOutbox(hub.limits, self.woken)
-        self._transport: WSTransport | None = None
-        self._parts: list[bytes] | None = None
-        self._parts_bytes = 0
-        self._early: deque[bytes] | None = None
-        """Frames that were read but have to wait; None if the socket is read."""
-        self._farewell: int | None = None
-        """The code of the client's close frame, which came behind frames that have to wait."""
         self._waiting: asyncio.Task[None] | None = None
         self._burst = 0
         self._paused = False
         """Whether the transport takes no more."""
         self._pings = 0
         self.slot: set[DirectSocket] = set()
-        self.connections: set[Any] = set()
         self.connection = Connection(
             hub.limits,
             self.woken,
@@ -231,46 +203,52 @@ class DirectSocket(WSListener):
         self._lease.release()
         self._visit.release()
 
-    # What picows calls
+    # Beginning and end
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
+    def opened(self) -> None:
         """Join the room: the handshake is answered."""
-        self._transport = transport
-        self._outbox.connect(transport)
+        assert self.transport is not None
+        self._outbox.connect(self.transport)
         self._sockets.add(self)
         self.connection.join(self._lease.room, self._codec)
         self._visit.attach(self.connection)
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Take a frame, which is whole, or a part of a message, or about the socket itself."""
-        self._pings = 0
-        if transport.is_close_frame_sent and frame.msg_type != WSMsgType.CLOSE:
-            return  # picows goes on to parse after it has found an error
-        if frame.msg_type != BINARY or not frame.fin or self._parts is not None:
-            self._received_rarely(transport, frame)
-        elif self._early is not None:
-            self._early.append(frame.get_payload_as_bytes())
-        else:  # Nearly all frames come here; what `_handle` does, without calling it.
-            message = frame.get_payload_as_bytes()
-            self.connection.receive(message)
-            self._burst += 1 + len(message) // UNIT_BYTES
-            if self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting:
-                self._pause()
+    def refused(self, error: PlaitError) -> None:
+        """Close: the client broke the rules."""
+        self.connection.close(error)
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def woken(self) -> None:
+        """Say why the socket is being closed, if it is; called by the connection."""
+        closing = self.connection.closing
+        if closing is not None:
+            self._outbox.block()
+            if self._waiting is not None:
+                self._waiting.cancel()
+            self.say_good_bye(closing.code, closing.reason)
+
+    def left(self, code: int) -> None:
+        """Leave the room: the client says good-bye."""
+        self._outbox.block()
+        self.connection.lost()
+
+    def ended(self) -> None:
         """Leave the room: the socket is gone."""
         self.slot.discard(self)
-        self.connections.discard(self)
         self._outbox.block()
-        self._wait_no_more()
-        if transport.close_handshake and not transport.close_handshake.recv:
-            self._note_what_picows_refused(transport)
+        if self._waiting is not None:
+            self._waiting.cancel()
         self.connection.lost()
         self.release()
         # Nothing refers to itself any more, so all of it goes now and not with the next look of
         # the garbage collector.
         self.connection.forget()
-        self._transport = None
+        self._outbox.disconnect()
+
+    def shutdown(self) -> None:
+        """Close the socket: the server ends."""
+        self.connection.close(ServerStopping("the server is stopping; connect again"))
+
+    # To the client
 
     def pause_writing(self) -> None:
         """Queue from now on: the transport has enough."""
@@ -280,6 +258,8 @@ class DirectSocket(WSListener):
     def resume_writing(self) -> None:
         """Write what was queued, as far as the transport takes it."""
         self._paused = False
+        if self.said_good_bye:
+            return
         while (frame := self.connection.take()) is not None:
             # What comes meanwhile is queued behind it, so the outbox stays blocked.
             self._outbox.write(frame)
@@ -288,73 +268,52 @@ class DirectSocket(WSListener):
         if self.connection.closing is None:
             self._outbox.unblock()
 
-    # Frames from the client
+    def may_answer(self) -> bool:
+        """Return whether the client reads: pongs would be queued without end for who does not."""
+        return self._outbox.fast is not None
 
-    def _received_rarely(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind == WSMsgType.CLOSE:
-            self._note_what_picows_refused(transport)  # This may be the answer to its close.
-            # 0 stands for a frame without a code.
-            code = int(frame.get_close_code()) or CloseCode.NORMAL  # type: ignore[call-overload]
-            if self._early is None:
-                self._take_leave(code)
-            else:
-                self._farewell = code  # What it said before is heard first.
-        elif kind == WSMsgType.PING:
-            self.connection.spend(len(frame.get_payload_as_bytes()))
-            if self._outbox.fast is not None:
-                transport.send_pong(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.TEXT:
-            self.connection.close(TextRefused("send binary frames; the protocol has no text"))
-        elif kind == BINARY or kind == CONTINUATION:
-            self._received_part(frame)
+    # From the client
 
-    def _received_part(self, frame: WSFrame) -> None:
-        """Put together a message that comes in several frames (RFC 6455, 5.4)."""
-        if self.connection.closing is not None:
-            return
-        if (frame.msg_type == CONTINUATION) == (self._parts is None):
-            self.connection.close(ClientError("a fragmented message is out of order"))
-            return
-        if self._parts is None:
-            self._parts, self._parts_bytes = [], 0
-        part = frame.get_payload_as_bytes()
-        if not frame.fin:
-            self.connection.spend(0)
-        self._parts.append(part)
-        self._parts_bytes += len(part)
-        # An empty part takes memory, too.
-        if self._parts_bytes + 64 * len(self._parts) > self._limits.message_bytes_max:
-            self._parts = None
-            limit = self._limits.message_bytes_max
-            self.connection.close(MessageTooBig(f"a message may have {limit} bytes"))
-        elif frame.fin:
-            whole, self._parts = b"".join(self._parts), None
-            self._received(whole)
-
-    def _received(self, message: bytes) -> None:
-        if self._early is not None:
-            self._early.append(message)
-        elif not self._handle(message):
-            self._pause()
-
-    def _handle(self, message: bytes) -> bool:
-        """Handle a message; return whether the next one may follow at once."""
+    def received(self, message: bytes) -> None:
+        """Take a message. Nearly all that the server does begins here."""
+        self._pings = 0
         self.connection.receive(message)
         self._burst += 1 + len(message) // UNIT_BYTES
-        return not (self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting)
+        if self._burst > BURST_UNITS or self._hub.writer.full or self.connection.waiting:
+            self._pause()
+
+    def received_parts(self, parts: list[bytes]) -> None:
+        """Take a message that came in parts, which are counted already."""
+        if sum(map(len, parts)) <= JOINED_BYTES:
+            self.connection.receive_counted(b"".join(parts))
+        else:
+            self.stop_reading()
+            self._waiting = self._hub.spawn(self._receive_parts(parts))
+
+    async def _receive_parts(self, parts: list[bytes]) -> None:
+        await self.connection.receive_parts(parts)
+        del parts
+        await self._wait()
+
+    def spent(self, length: int) -> None:
+        """Count what is no message, or a part of one."""
+        self._pings = 0
+        self.connection.spend(length)
+        self._burst += 1 + length // UNIT_BYTES
+        if self._burst > BURST_UNITS:
+            self._pause()
 
     def _pause(self) -> None:
         """Read no more until messages can be handled: the kernel's buffers fill up, and the client
         waits.
         """
-        if self.connection.closing is not None:
-            return
-        self._early = deque()
-        self._underlying.pause_reading()
-        self._go_on_when_possible()
+        if self.connection.closing is None:
+            self.stop_reading()
+            self._go_on_when_possible()
 
     def _go_on_when_possible(self) -> None:
+        if self._waiting is not None:
+            return
         if self._hub.writer.full or self.connection.waiting:
             self._waiting = self._hub.spawn(self._wait())
         else:
@@ -365,86 +324,24 @@ class DirectSocket(WSListener):
             await self._hub.writer.wait_not_full()
             await self.connection.ready()
         self._waiting = None
-        self._go_on()
-
-    def _wait_no_more(self) -> None:
-        self._early = None
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._sockets.later(self._go_on, self._visit.source)
 
     def _go_on(self) -> None:
-        """Handle what waited, and read again; but not too much at once."""
-        early = self._early
-        if early is None:  # It was closed meanwhile.
-            return
-        self._burst = 0
-        handled = 0
-        while early:
-            go_on = self._handle(early.popleft())
-            handled += 1
-            if self.connection.closing is not None:
-                return
-            if not go_on:
-                self._go_on_when_possible()
-                return
-        self._early = None
-        if handled > FLOOD_FRAMES:  # The next one waits for its turn again.
-            self._burst = BURST_UNITS
-        if self._farewell is not None:
-            self._take_leave(self._farewell)
-        else:
-            self._underlying.resume_reading()
-
-    def _note_what_picows_refused(self, transport: WSTransport) -> None:
-        """Count and log the violations that picows closed the socket for, which it tells nobody."""
-        sent = transport.close_handshake and transport.close_handshake.sent
-        if sent and self.connection.closing is None:
-            reason = sent.reason or "the frames were malformed"
-            too_big = int(sent.code) == CloseCode.TOO_BIG  # type: ignore[call-overload]
-            kind = MessageTooBig if too_big else ClientError
-            self.connection.close(kind(reason, limit="message_mb" if too_big else ""))
-
-    # The end
-
-    @property
-    def _underlying(self) -> Any:
-        assert self._transport is not None
-        return self._transport.underlying_transport
-
-    def _take_leave(self, code: int) -> None:
-        """Answer the client's close frame, or take it for the answer to ours, and close the socket
-        (RFC 6455, 5.5.1). One that does not read is cut off.
+        """Handle what waited, and read again; but not too much at once. Who has more waits for the
+        next turn.
         """
-        assert self._transport is not None
-        if self.connection.closing is None:
-            self.connection.lost()
-            self._transport.send_close(code)  # type: ignore[arg-type]
-        self._transport.disconnect()
-        self._loop.call_later(CLOSE_SECONDS, self._underlying.abort)
-
-    def woken(self) -> None:
-        """Say why the socket is being closed, if it is; called by the connection."""
-        closing, transport = self.connection.closing, self._transport
-        if closing is None or transport is None:
-            return
-        self._outbox.block()
-        transport.send_close(closing.code, closing.reason)  # type: ignore[arg-type]
-        if self._early is not None:
-            self._wait_no_more()
-            self._underlying.resume_reading()  # or the answer is never seen
-        self._loop.call_later(CLOSE_SECONDS, self._underlying.abort)
-
-    def shutdown(self) -> None:
-        """Close the socket: the server ends."""
-        self.connection.close(ServerStopping("the server is stopping; connect again"))
+        if self._waiting is None:
+            self._burst = BURST_UNITS - FLOOD_UNITS if self.waiting else 0
+            self.go_on_reading()
 
     # Silence
 
     def ask(self) -> None:
         """Ping a client that was silent, and cut it off if it has not answered for long."""
+        assert self.transport is not None
         self._pings += 1
         if self._pings > PINGS_MAX + 1:
             log.info("%s does not answer; it is cut off", self.connection.peer)
-            self._underlying.abort()
-        elif self._pings > 1 and self._outbox.fast is not None and self._transport is not None:
-            self._transport.send_ping()
+            self.transport.abort()
+        elif self._pings > 1 and self._outbox.fast is not None:
+            self.transport.write(framed(b"", PING))

@@ -2,6 +2,7 @@
 
     PlaitError
     ├── ClientError                what the other side sent can't be accepted
+    │   ├── MalformedFrame         bytes that are not a WebSocket frame
     │   ├── DecodeError            bytes that are not a message of the dialect
     │   ├── UpdateRefused          bytes that are not an update pycrdt may see
     │   ├── MessageTooBig          a message above the size limit
@@ -37,6 +38,7 @@ class CloseCode(IntEnum):
     """Close codes that Plait sends. Documented in docs/protocol.md, which a test compares."""
 
     NORMAL = 1000
+    PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
@@ -69,6 +71,12 @@ class ClientError(PlaitError):
     close_code = CloseCode.MALFORMED
     status = 400
     retry = False
+
+
+class MalformedFrame(ClientError):
+    """Raised when bytes are not a WebSocket frame that a client may send (RFC 6455, 5)."""
+
+    close_code = CloseCode.PROTOCOL_ERROR
 
 
 class DecodeError(ClientError):

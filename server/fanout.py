@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from plait.server.member import Member
 from plait.server.outbox import FAST_BYTES_MAX
+from plait.server.wire.frames import framed
 from plait.server.wire.messages import Codec
 
 
@@ -40,8 +41,8 @@ def fan_out(
             if codec not in frames:
                 frames[codec] = [codec.sync_update(update) for update in updates]
             encoded = frames[codec]
-            frame = encoded[0]
-            short = len(encoded) == 1 and len(frame) <= FAST_BYTES_MAX
+            short = len(encoded) == 1 and len(encoded[0]) <= FAST_BYTES_MAX
+            frame = framed(encoded[0]) if short else b""
         if short and not member.waits_for_state and (fast := member.outbox.fast) is not None:
             fast(frame)
             member.session.sent_at = now

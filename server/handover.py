@@ -7,15 +7,10 @@ extension `plait.hand_over` is a function
 
     hand_over(listener, subprotocol) -> bool
 
-which answers the handshake, lets picows parse the frames that follow, and gives them to the
-listener. It returns False if the client has left already. An application that is not offered the
-extension accepts and receives as usual; one that is must take it or refuse, for here nobody would
-read the frames of an accepted socket.
-
-picows' `WSProtocol` does both the handshake and the frames, and is not its public API: the
-dependency is pinned to the versions that the tests cover. It is given a handshake of our own
-making, since the client's has been checked here, and picows refuses what Firefox sends
-(`Connection: keep-alive, Upgrade`).
+which answers the handshake and makes the listener, a `plait.server.framed.FramedSocket`, the
+transport's protocol. It returns False if the client has left already. An application that is not
+offered the extension accepts and receives as usual; one that is must take it or refuse, for here
+nobody would read the frames of an accepted socket.
 
 Sources: the ASGI specification, "WebSocket"; RFC 6455, 4.2; uvicorn `websockets_sansio_impl.py`
 for what uvicorn expects of such a class.
@@ -23,60 +18,32 @@ for what uvicorn expects of such a class.
 
 import asyncio
 import logging
+from base64 import b64encode
 from binascii import Error, a2b_base64
 from functools import partial
+from hashlib import sha1
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-from picows import WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
-from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from plait.server.framed import READ_BYTES, FramedSocket
 from plait.server.origins import is_loopback
-from plait.server.turns import Ration
+from plait.server.turns import ration
 from plait.server.watch import Watch, WatchedProtocol
 
 EXTENSION = "plait.hand_over"
 
-READ_BUFFER_BYTES = 2048
-"""Where a socket's reading starts, and what it takes at least; picows' own default is 16 KB."""
 EARLY_BYTES_MAX = 64 << 10
 """What a client may send before its handshake is answered; genuine ones wait for the answer."""
 
-HANDSHAKES_A_TURN = 2
-"""Handshakes that are begun in one turn of the loop, if there are many; each takes 0.4 ms."""
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What is put behind a handshake's key to show that it was understood (RFC 6455, 1.3)."""
 
 log = logging.getLogger(__name__)
-
-
-class Listener(Protocol):
-    """What takes a socket over: a picows `WSListener` that uvicorn can ask to end."""
-
-    connections: set[Any]
-    """Those that uvicorn waits for when it ends. The listener is put in, and takes itself out when
-    its socket is gone.
-    """
-
-    def shutdown(self) -> None:
-        """Close the socket: the server ends."""
-
-
-class _Quiet:
-    """Stands for a logger. Given a real one, picows makes a new one for every connection."""
-
-    def isEnabledFor(self, level: int) -> bool:
-        return False
-
-    def _say_nothing(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    debug = info = warning = error = exception = log = _say_nothing
-
-
-_QUIET = _Quiet()
 
 
 class _Refused(Exception):
@@ -86,35 +53,6 @@ class _Refused(Exception):
         self.status = status
         self.text = text
         self.headers = headers
-
-
-class _Accepted:
-    """The answer to a handshake (RFC 6455, 4.2.2), as far as picows looks at it. Its own is a
-    general HTTP response, which takes ten times as long.
-    """
-
-    __slots__ = ("headers", "subprotocol")
-
-    status = HTTPStatus.SWITCHING_PROTOCOLS
-
-    def __init__(self, subprotocol: str | None) -> None:
-        self.subprotocol = subprotocol
-        self.headers: dict[str, str] = {}
-
-    def to_bytes(self) -> bytearray:
-        """Return the answer; picows has put in the one header that depends on the key."""
-        lines = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        if self.subprotocol:
-            lines += f"Sec-WebSocket-Protocol: {self.subprotocol}\r\n"
-        accept = self.headers["Sec-WebSocket-Accept"]
-        return bytearray(f"{lines}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode("latin-1"))
-
-
-_HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n%b"
-)
-"""What picows is given instead of the client's handshake, and what came after that."""
 
 
 class HttpProtocol(WatchedProtocol):
@@ -140,15 +78,15 @@ def http_protocol(sockets: str, watch: Watch) -> Any:
     return partial(HttpProtocol if sockets == "direct" else WatchedProtocol, watch=watch)
 
 
-_rations: "WeakKeyDictionary[asyncio.AbstractEventLoop, Ration]" = WeakKeyDictionary()
+_spaces: "WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray]" = WeakKeyDictionary()
 
 
-def _handshakes(loop: asyncio.AbstractEventLoop) -> Ration:
-    """Return the part of a loop's turns that handshakes may take together."""
-    ration = _rations.get(loop)
-    if ration is None:
-        ration = _rations[loop] = Ration(loop, pieces=HANDSHAKES_A_TURN)
-    return ration
+def _space(loop: asyncio.AbstractEventLoop) -> bytearray:
+    """Return what all sockets of a loop read into."""
+    space = _spaces.get(loop)
+    if space is None:
+        space = _spaces[loop] = bytearray(READ_BYTES)
+    return space
 
 
 def _source(scope: dict[str, Any]) -> str:
@@ -197,7 +135,7 @@ class HandOver(asyncio.Protocol):
             self._answer(refused.status, refused.headers, refused.text.encode())
             return
         self._complete(scope, target)
-        _handshakes(asyncio.get_running_loop()).add(partial(self._start, scope), _source(scope))
+        ration(asyncio.get_running_loop()).add(partial(self._start, scope), _source(scope))
 
     def _start(self, scope: dict[str, Any]) -> None:
         if self._lost.is_set() or self._answered:
@@ -285,57 +223,34 @@ class HandOver(asyncio.Protocol):
 
     # The end of this protocol
 
-    def hand_over(self, listener: Listener, subprotocol: str | None) -> bool:
+    def hand_over(self, listener: FramedSocket, subprotocol: str | None) -> bool:
         """Answer the handshake and give the socket to a listener; return False if the client is
         gone.
         """
-        if self._lost.is_set() or self._answered or self._transport.is_closing():
-            self._answered = True
-            return False
+        gone = self._lost.is_set() or self._answered or self._transport.is_closing()
         self._answered = True
+        if gone:
+            return False
         self._state.connections.discard(cast(Any, self))
-        listener.connections = cast(set[Any], self._state.connections)
-        listener.connections.add(listener)
-        response = WSUpgradeResponseWithListener(
-            cast(WSUpgradeResponse, _Accepted(subprotocol)), cast(WSListener, listener)
+        self._transport.write(_accepted(self._key, subprotocol))
+        listener.take_over(
+            self._transport,
+            cast(set[Any], self._state.connections),
+            _space(asyncio.get_running_loop()),
+            self._config.ws_max_size,
+            self._early,
         )
-        protocol = _frames(response, self._config.ws_max_size)
-        protocol.connection_made(self._transport)
-        _feed(protocol, _HANDSHAKE % (self._key, self._early))
-        # Both were needed to answer; kept, they would take 2 KB of each connection.
-        protocol.transport.request.headers = protocol.transport.response.headers = None
-        self._transport.set_protocol(protocol)
         return True
 
 
-def _frames(response: WSUpgradeResponseWithListener, bytes_max: int) -> Any:
-    """Return picows' protocol for one socket of a server."""
-    return WSProtocol(
-        None,  # host and path are for clients
-        None,
-        False,
-        lambda request: response,
-        _QUIET,
-        True,  # disconnect on exceptions of the listener
-        None,  # no time-out: the handshake is fed below
-        False,  # no pings: a task for each connection; see `plait.server.direct`
-        20,
-        20,
-        1,
-        False,  # no automatic pongs, which would be queued without end for who does not read
-        bytes_max,
-        None,
-        READ_BUFFER_BYTES,
+def _accepted(key: bytes, subprotocol: str | None) -> bytes:
+    """Return the answer to a handshake (RFC 6455, 4.2.2)."""
+    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode("latin-1") if subprotocol else b""
+    proof = b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"%bSec-WebSocket-Accept: %b\r\n\r\n" % (chosen, proof)
     )
-
-
-def _feed(protocol: Any, data: bytes) -> None:
-    while data:
-        buffer = protocol.get_buffer(len(data))
-        length = min(len(buffer), len(data))
-        buffer[:length] = data[:length]
-        data = data[length:]
-        protocol.buffer_updated(length)
 
 
 def _key(headers: list[tuple[bytes, bytes]]) -> bytes:

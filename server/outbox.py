@@ -29,8 +29,9 @@ class Outbox:
         self.wake = wake
         self._frames: deque[bytes] = deque()
         self.fast: Callable[[bytes], object] | None = None
-        """Sends a frame of up to `FAST_BYTES_MAX` at once, in place of `push`, as long as there is
-        no need to queue it.
+        """Writes a frame of up to `FAST_BYTES_MAX` at once, in place of `push`, as long as there is
+        no need to queue it. It takes a WebSocket frame, header and all (`wire.frames.framed`), so
+        that one is made for all who get it.
         """
         self.bytes = 0
         """What is queued."""

@@ -7,14 +7,13 @@ from typing import Protocol
 
 from plait.server.connection import Connection, Visitor
 from plait.server.errors import ClientError
+from plait.server.framed import CLOSE_SECONDS
 from plait.server.hub import Hub
 from plait.server.room import Room
 from plait.server.wire.messages import Codec
 
 TURN_SECONDS = 0.002
 """How long one client's messages are handled before the others have their turn."""
-CLOSE_SECONDS = 5.0
-"""How long the other side has to take what is on its way, and the reason for closing."""
 
 
 class Link(Protocol):

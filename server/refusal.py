@@ -13,17 +13,16 @@ Whoever is no browser is answered with an HTTP status, and so is a browser when 
 
 import asyncio
 import logging
-from typing import Any
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from plait.server.admission import source_of
 from plait.server.auth.credentials import chosen_protocol, offered_protocols
 from plait.server.connection import Closing
 from plait.server.errors import NotAllowed, PlaitError, Unauthorized
+from plait.server.framed import FramedSocket
 from plait.server.handover import EXTENSION
-from plait.server.pump import CLOSE_SECONDS
+from plait.server.wire.frames import framed
 from plait.server.wire.ywebsocket import auth_denied
 
 log = logging.getLogger(__name__)
@@ -97,56 +96,50 @@ class _Place:
             refusals.leave(self._address)
 
 
-class _HeldSocket(WSListener):
-    """A socket on which nothing is heard; implements `handover.Listener`."""
+class _HeldSocket(FramedSocket):
+    """A socket on which nothing is heard."""
+
+    __slots__ = ("_bytes", "_closing", "_end", "_place", "_seconds")
 
     def __init__(self, error: PlaitError, seconds: float, place: _Place) -> None:
+        super().__init__()
         self._closing = Closing(error.close_code, str(error))
         self._seconds = seconds
         self._place = place
         self._bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._transport: WSTransport | None = None
-        self.connections: set[Any] = set()
+        self._end: asyncio.TimerHandle | None = None
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
+    def opened(self) -> None:
         """Tell why."""
-        self._transport = transport
-        transport.send(WSMsgType.BINARY, auth_denied(self._closing.reason))
+        assert self.transport is not None
+        self.transport.write(framed(auth_denied(self._closing.reason)))
         if self._seconds:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self.shutdown)
+            self._end = asyncio.get_running_loop().call_later(self._seconds, self.shutdown)
         else:
             self.shutdown()
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Count what is sent; more than a client types in a while ends it."""
-        if frame.msg_type == WSMsgType.CLOSE:
-            if not transport.is_close_frame_sent:
-                transport.send_close()
-            transport.disconnect()
-            return
-        self._bytes += 64 + len(frame.get_payload_as_memoryview())
-        if self._bytes > HELD_BYTES_MAX:
-            transport.underlying_transport.abort()
+    def received(self, message: bytes) -> None:
+        """Count what is sent."""
+        self.spent(len(message))
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def received_parts(self, parts: list[bytes]) -> None:
+        """Do nothing: they are counted."""
+
+    def spent(self, length: int) -> None:
+        """Count what is sent; more than a client types in a while ends it."""
+        self._bytes += 64 + length
+        if self._bytes > HELD_BYTES_MAX and self.transport is not None:
+            self.transport.abort()
+
+    def ended(self) -> None:
         """Leave the place to somebody else."""
-        self.connections.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._transport = None
+        if self._end is not None:
+            self._end.cancel()
         self._place.release()
 
     def shutdown(self) -> None:
         """Close the socket: its time is over, or the server ends."""
-        transport = self._transport
-        if transport is not None and not transport.is_close_frame_sent:
-            transport.send_close(self._closing.code, self._closing.reason)  # type: ignore[arg-type]
-            if self._timer is not None:
-                self._timer.cancel()
-            abort = transport.underlying_transport.abort
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, abort)
+        self.say_good_bye(self._closing.code, self._closing.reason)
 
 
 async def _hold(

@@ -15,6 +15,7 @@ from plait.server.changes import Change, Clock, Log, lower, merged
 from plait.server.counters import Counters
 from plait.server.errors import DocumentGone, PlaitError, RoomUnavailable
 from plait.server.member import Member
+from plait.server.wire.frames import framed
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Saving:
                 continue
             fast, frame = member.outbox.fast, changes[0].frame
             if len(changes) == 1 and frame and fast is not None and not member.behind:
-                fast(frame)
+                fast(framed(frame))
                 member.session.sent_at = now
                 self._counters.send(1, len(frame))
             else:

@@ -56,7 +56,7 @@ LAYERS = (
     "server.webhook_post",
     "server.webhooks",
     # Bytes: frames, and updates as Yjs writes them.
-    "server.wire server.wire.messages server.wire.strict_json",
+    "server.wire server.wire.frames server.wire.messages server.wire.strict_json",
     "server.wire.lib0",
     "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
     "server.wire.envelope",
@@ -86,6 +86,7 @@ LAYERS = (
     "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
+    "server.framed",
     "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
     "server.direct server.refusal server.visit",
@@ -164,6 +165,14 @@ USERS = {
     "redis": {
         "server.redis_relay": "connects to Redis",
         "server.redis_wire": "reads what comes from it",
+    },
+    "websockets": {
+        "server.wire.frames": "takes the masks off frames",
+        "server.framed": "takes the mask off nearly all frames",
+    },
+    "picows": {
+        "server.editors": "is the load generator's socket",
+        "server.target": "knows what its handshakes raise",
     },
     "cryptography": {
         "server.auth.signatures": "reads public keys, and tells what they may be used with",

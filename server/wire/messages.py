@@ -4,6 +4,7 @@ Named after y-protocols `sync.js` and `awareness.js`. A dialect adds an envelope
 number); it does not add meaning.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,6 +66,18 @@ class Codec(Protocol):
 
     def decode(self, frame: bytes) -> Message:
         """Return the message of a whole frame.
+
+        Raises:
+            DecodeError: the frame is not exactly one message of this dialect.
+        """
+
+    def opening(self, start: bytes, length: int) -> tuple[Callable[[bytes], Message], int]:
+        """Return what makes a message of its payload, and where the payload begins, of a long frame
+        that nobody should copy in order to look at it.
+
+        Args:
+            start: the first bytes of the frame, a hundred at least.
+            length: of the frame, of which the payload is the rest.
 
         Raises:
             DecodeError: the frame is not exactly one message of this dialect.

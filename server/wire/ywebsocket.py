@@ -21,6 +21,8 @@ and silently drops the rest, so a server must never send two in one; one that a 
 refused, since it was not meant for us.
 """
 
+from collections.abc import Callable
+
 from plait.server.errors import DecodeError
 from plait.server.wire.lib0 import Reader, var_string, write_var_uint
 from plait.server.wire.messages import (
@@ -77,6 +79,24 @@ class YWebsocketCodec:
         reader.end()
         return message
 
+    def opening(self, start: bytes, length: int) -> tuple[Callable[[bytes], Message], int]:
+        """Return what makes a message of its payload, and where the payload begins, of a long frame
+        that begins with some bytes.
+
+        Raises:
+            DecodeError: the frame is not exactly one message with so long a payload.
+        """
+        reader = Reader(start)
+        kind = reader.var_uint()
+        step = reader.var_uint() if kind == SYNC else 0
+        make = _LONG.get((kind, step))
+        if make is None:
+            raise DecodeError("There is no long message of this type in the y-websocket protocol.")
+        size = reader.var_uint()
+        if reader.position + size != length:
+            raise DecodeError(f"The message has {length} bytes, and says something else.")
+        return make, reader.position
+
     def read(self, kind: int, reader: Reader) -> Message:
         """Return the message of a kind, whose number has been read already.
 
@@ -118,6 +138,15 @@ class YWebsocketCodec:
     def permission(self, *, writes: bool) -> bytes:
         """Return a frame that says whether edits are accepted from now on."""
         return _READ_WRITE if writes else _READ_ONLY
+
+
+_LONG: dict[tuple[int, int], Callable[[bytes], Message]] = {
+    (SYNC, STEP1): SyncStep1,
+    (SYNC, STEP2): SyncStep2,
+    (SYNC, UPDATE): SyncUpdate,
+    (AWARENESS, 0): AwarenessUpdate,
+}
+"""What makes a message of its payload, by type and step; a long one is none of the others."""
 
 
 def _read_sync(reader: Reader) -> Message:

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
+from plait.server.framed import FramedSocket
 from plait.server.handover import EARLY_BYTES_MAX, EXTENSION
+from plait.server.wire.frames import framed
 from tests.support.deadlines import eventually
 from tests.support.serving import raw, serving
 
@@ -15,27 +16,16 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class Echo(WSListener):
+class Echo(FramedSocket):
     """Sends every frame back."""
 
-    def __init__(self) -> None:
-        self.connections: set[Any] = set()
-        self.ended = False
-        self._transport: WSTransport | None = None
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        transport.send(WSMsgType.BINARY, frame.get_payload_as_bytes())
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.ended = True
-        self.connections.discard(self)
+    def received(self, message: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(framed(message))
 
     def shutdown(self) -> None:
-        assert self._transport is not None
-        self._transport.disconnect()
+        assert self.transport is not None
+        self.transport.close()
 
 
 async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -76,7 +66,7 @@ async def test_the_application_sees_what_was_asked_for() -> None:
 
 
 async def test_firefox_connects() -> None:
-    """picows refuses its Connection header, so it is never shown to it."""
+    """Some libraries refuse its Connection header."""
     async with serving(echo) as (port, _), raw(port) as client:
         client.handshake("/", "Connection: keep-alive, Upgrade")
         assert (await client.head()).startswith("HTTP/1.1 101 ")

@@ -1,0 +1,351 @@
+"""A socket that speaks WebSocket frames, after its handshake: bytes come from the transport and
+messages go to whoever derives from this; what they write goes to the transport at once.
+
+Nothing here waits, and a client is never given more than its part of the loop's time:
+
+1. All sockets of a loop read into one buffer (`READ_BYTES`): each read is over before the next one
+   begins, and a socket that is silent takes no memory for it.
+2. Nearly all reads bring one short message. That is recognised by its length and handed on without
+   looking for more (`buffer_updated`).
+3. Everything else goes frame by frame (`wire.frames`). Whoever has enough for now calls
+   `stop_reading`; what was read already waits, unread frames wait in the kernel, and the client
+   with them, until `go_on_reading`.
+4. After the frame that says good-bye only the client's answer matters. It gets `DEAF_BYTES_MAX` to
+   send it; then the socket is not read any more, and cut off when its time is over.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.frames import apply_mask  # type: ignore[attr-defined]
+
+from plait.server.errors import MalformedFrame, MessageTooBig, PlaitError, TextRefused
+from plait.server.wire.frames import (
+    BINARY,
+    CLOSE,
+    FAST_FIRST,
+    FAST_SECOND,
+    LONGER_SECOND,
+    PART,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    FrameReader,
+    close_code,
+    closing,
+    framed,
+)
+
+CLOSE_SECONDS = 5.0
+"""How long the other side has to take what is on its way, and the reason for closing."""
+READ_BYTES = 64 << 10
+"""What is read at once."""
+DEAF_BYTES_MAX = 256 << 10
+"""What a client may still have on its way when it is told good-bye."""
+SKIPPED_AT_ONCE = 100
+"""Frames that are passed over in one turn of the loop on the way to the client's answer."""
+PART_BYTES = 64
+"""What a part of a message takes besides its bytes; an empty one, too."""
+
+_MASKED = FAST_SECOND + 6
+"""A whole short frame is that much longer than the byte in it that tells its length."""
+_LONGEST = 6 + 125
+
+
+class FramedSocket(asyncio.BufferedProtocol):
+    """The transport's protocol from the answered handshake to the end.
+
+    `handover` calls `take_over`. Derived classes implement the hooks below it.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_bytes_max",
+        "_deaf",
+        "_frames",
+        "_parts",
+        "_parts_bytes",
+        "_plain",
+        "_reader",
+        "_space",
+        "_stopped",
+        "_timer",
+        "connections",
+        "transport",
+    )
+
+    def __init__(self) -> None:
+        self.connections: set[Any] | None = None
+        """Those that uvicorn waits for when it ends, and asks to `shutdown`."""
+        self.transport: asyncio.Transport | None = None
+        """None before and after."""
+        self._space = bytearray()
+        self._bytes_max = 0
+        self._plain = True
+        """Whether nothing is unfinished, so that a read may be one whole message."""
+        self._reader: FrameReader | None = None
+        self._frames: Iterator[Frame] | None = None
+        """What was read and has to wait."""
+        self._stopped = False
+        self._parts: list[bytes] | None = None
+        self._parts_bytes = 0
+        self._deaf = -1
+        """What was read since the good-bye; negative before it."""
+        self._broken = False
+        """Whether nothing can be read any more."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take_over(
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        space: bytearray,
+        bytes_max: int,
+        early: bytes,
+    ) -> None:
+        """Begin: the handshake is answered.
+
+        Args:
+            connections: those that uvicorn waits for when it ends.
+            space: what all sockets of this loop read into, of `READ_BYTES`.
+            bytes_max: what a message may have.
+            early: what the client has sent already.
+        """
+        self.transport = transport
+        self.connections = connections
+        connections.add(self)
+        self._space = space
+        self._bytes_max = bytes_max
+        transport.set_protocol(self)
+        self.opened()
+        if early:
+            self._read(early)
+
+    # What a derived class does
+
+    def opened(self) -> None:
+        """Begin."""
+
+    def received(self, message: bytes) -> None:
+        """Take a message."""
+
+    def received_parts(self, parts: list[bytes]) -> None:
+        """Take a message that came in parts, each of which was `spent`."""
+        self.received(b"".join(parts))
+
+    def spent(self, length: int) -> None:
+        """Count what is no message yet, or will be none."""
+
+    def may_answer(self) -> bool:
+        """Return whether the client reads, so that its pings may be answered."""
+        return True
+
+    def refused(self, error: PlaitError) -> None:
+        """Close: the client broke the rules. Nothing more comes from it."""
+        self.say_good_bye(error.close_code, str(error))
+
+    def left(self, code: int) -> None:
+        """Learn that the client wants to leave; the frame is answered already."""
+
+    def ended(self) -> None:
+        """Let go: the socket is gone."""
+
+    def shutdown(self) -> None:
+        """Close the socket: the server ends."""
+        self.say_good_bye(1001)
+
+    # What the transport calls
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where to read to."""
+        return self._space
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        space = self._space
+        if (
+            self._plain
+            and 6 <= nbytes <= _LONGEST
+            and space[0] == FAST_FIRST
+            and space[1] == nbytes + FAST_SECOND - 6
+        ):
+            self.received(apply_mask(space[6:nbytes], space[2:6]))
+        elif (
+            self._plain
+            and nbytes > _LONGEST
+            and space[0] == FAST_FIRST
+            and space[1] == LONGER_SECOND
+            and nbytes == (space[2] << 8) + space[3] + 8
+        ):
+            self.received(apply_mask(space[8:nbytes], space[4:8]))
+        else:
+            self._read(bytes(space[:nbytes]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go."""
+        if self.connections is not None:
+            self.connections.discard(self)
+        self._frames = self._reader = self._parts = None
+        self._plain = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.ended()
+        self.transport = None
+
+    # Frames
+
+    def stop_reading(self) -> None:
+        """Take nothing more until `go_on_reading`."""
+        if not self._stopped and self.transport is not None:
+            self._stopped, self._plain = True, False
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Take what has waited, and then what comes."""
+        if not self._stopped or self.transport is None:
+            return
+        self._stopped = False
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            self._go_through(frames)
+        else:
+            self._look()
+        if not self._stopped and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was read that has to wait."""
+        return self._frames is not None
+
+    def _read(self, data: bytes) -> None:
+        if self._deaf >= 0:
+            self._deaf += len(data)
+            if self._deaf > DEAF_BYTES_MAX:
+                self.stop_reading()
+                return
+        if self._broken:
+            return
+        if self._reader is None:
+            self._reader = FrameReader(self._bytes_max)
+        frames = self._reader.read(data)
+        if self._frames is not None:  # A transport with TLS may have had more at hand.
+            self._frames = _one_after_another(self._frames, frames)
+        else:
+            self._go_through(frames)
+
+    def _go_through(self, frames: Iterator[Frame]) -> None:
+        skipped = 0
+        try:
+            for frame in frames:
+                if self._deaf < 0 or frame.opcode == CLOSE:
+                    self._take(frame)
+                else:
+                    skipped += 1
+                    if skipped == SKIPPED_AT_ONCE:
+                        self.stop_reading()
+                        asyncio.get_running_loop().call_soon(self.go_on_reading)
+                if self._stopped:
+                    self._frames = frames
+                    return
+        except PlaitError as error:
+            self._break(error)
+        self._look()
+
+    def _look(self) -> None:
+        """See whether anything is unfinished."""
+        if self._reader is not None and self._reader.between:
+            self._reader = None
+        self._plain = (
+            self._reader is None and self._parts is None and not self._stopped and self._deaf < 0
+        )
+
+    def _refuse(self, error: PlaitError) -> None:
+        """Have the socket closed."""
+        self._parts = None
+        if self._deaf < 0:
+            self.refused(error)
+
+    def _break(self, error: PlaitError) -> None:
+        """Have the socket closed, and look for no answer: the rest can't be read. A client closes
+        its side when it sees ours closed; until then what it sends is thrown away.
+        """
+        self._refuse(error)
+        self._broken = True
+        self._reader = None
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _take(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode == BINARY and frame.final and self._parts is None:
+            self.received(frame.payload)
+        elif opcode == BINARY or opcode == PART:
+            self._take_part(frame)
+        elif opcode == CLOSE:
+            self._take_leave(frame.payload)
+        elif opcode == TEXT:
+            self._refuse(TextRefused("send binary frames; the protocol has no text"))
+        else:
+            self.spent(len(frame.payload))
+            if opcode == PING and self._deaf < 0 and self.may_answer():
+                self._write(framed(frame.payload, PONG))
+
+    def _take_part(self, frame: Frame) -> None:
+        """Put together a message that comes in several frames (RFC 6455, 5.4), or pieces."""
+        if (frame.opcode == PART) == (self._parts is None):
+            self._refuse(MalformedFrame("a message in several frames is out of order"))
+            return
+        if self._parts is None:
+            self._parts, self._parts_bytes = [], 0
+        self._parts.append(frame.payload)
+        self._parts_bytes += len(frame.payload) + (0 if frame.piece else PART_BYTES)
+        if self._parts_bytes > self._bytes_max + PART_BYTES:
+            self._refuse(MessageTooBig(f"a message may have {self._bytes_max} bytes"))
+            return
+        self.spent(len(frame.payload))
+        if frame.final and self._deaf < 0:
+            parts, self._parts = self._parts, None
+            self.received_parts(parts)
+
+    # The end
+
+    @property
+    def said_good_bye(self) -> bool:
+        """Whether the frame that ends the conversation was sent."""
+        return self._deaf >= 0
+
+    def say_good_bye(self, code: int, reason: str = "") -> None:
+        """Send the frame that ends the conversation, and give the client time to answer it."""
+        if self._deaf >= 0 or self.transport is None:
+            return
+        self._write(closing(code, reason))
+        self._deaf, self._plain = 0, False
+        abort = self.transport.abort
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, abort)
+        if self._stopped:
+            asyncio.get_running_loop().call_soon(self.go_on_reading)  # or its answer is never seen
+
+    def _take_leave(self, payload: bytes) -> None:
+        """Answer the client's good-bye, or take it for the answer to ours, and close the socket
+        (RFC 6455, 5.5.1). One that does not read is cut off.
+        """
+        assert self.transport is not None
+        code = close_code(payload) or 1000
+        if self._deaf < 0:
+            self.left(code)
+            self.say_good_bye(code)
+        self.transport.close()
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+
+def _one_after_another(*several: Iterator[Frame]) -> Iterator[Frame]:
+    for each in several:
+        yield from each
