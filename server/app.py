@@ -147,6 +147,7 @@ class Plait:
         origins = Origins(self.settings.allow_origin)
         visits = self.webhooks.visits if self.webhooks is not None else None
         endpoint = Endpoint(self.hub, self.guard, origins, self.admission, self.sockets, visits)
+        self.patience = endpoint.patience
         bodies = Bodies(self.limits)
         issue = partial(setup.issue, self.settings) if self.settings.token_secret else None
         rights = Rights(self.guard, self.records, bodies, self.guard.wall, issue)

@@ -48,7 +48,7 @@ TOGETHER = 1000
 
 def print_secret(terminal: Terminal) -> int:
     """Print a new secret."""
-    _show(terminal, "secret", secrets.token_urlsafe(SECRET_BYTES))
+    _show(terminal, "secret", secrets.token_hex(SECRET_BYTES))
     return 0
 
 

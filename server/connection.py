@@ -51,6 +51,9 @@ class Visitor(Protocol):
     def shared(self) -> tuple[Bucket, ...]:
         """What they have left together with others."""
 
+    def closed(self, error: PlaitError) -> None:
+        """Learn that the connection is closed by us, and why."""
+
     def renew(self, connection: "Connection", token: str) -> None:
         """Go by another token, and tell the connection what came of it."""
 
@@ -217,6 +220,16 @@ class Connection:
         except Exception:
             self._fail(len(frame))
 
+    def begin(self, start: bytes, length: int) -> None:
+        """Look at the first bytes of a long frame, before the rest has come: there is no use in
+        taking in 64 MB that are no message.
+        """
+        try:
+            _, member = self._alone or self._membership(start)
+            member.codec.opening(start, length)
+        except PlaitError as error:
+            self.close(error)
+
     async def receive_parts(self, parts: list[bytes]) -> None:
         """Handle a long frame that came in parts, which were counted as they came. It is put
         together in a thread: copying 64 MB takes 40 ms.
@@ -305,6 +318,8 @@ class Connection:
         self.closing = Closing(error.close_code, str(error))
         if not self._ended:
             self._counters.close(error)
+            if self._visitor is not None:
+                self._visitor.closed(error)
         rooms = ", ".join(repr(room.name) for room, _ in self._memberships.values())
         log.info("closing %s in %s: %d %s", self.peer, rooms, error.close_code, error)
         self.lost()

@@ -23,6 +23,7 @@ LIMITS = (
     "handshakes_per_second",
     "mb_per_second",
     "message_mb",
+    "offences",
     "open_heads",
     "pending",
     "presence",

@@ -9,17 +9,20 @@ time, up to 2.5 s. So what can be known beforehand (a bad name, a deleted docume
 away) is answered with an HTTP status instead of a close code.
 """
 
+import asyncio
+from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from plait.server.admission import Admission
+from plait.server.admission import Admission, source_of
 from plait.server.auth.credentials import chosen_protocol, offered_protocols
 from plait.server.auth.guard import Guard
 from plait.server.direct import DirectSocket, Sockets
 from plait.server.errors import (
     BadRoomName,
+    ClientError,
     CloseCode,
     MessageTooBig,
     NotAllowed,
@@ -31,6 +34,7 @@ from plait.server.handover import EXTENSION
 from plait.server.hub import Hub
 from plait.server.leases import Lease
 from plait.server.origins import Origins
+from plait.server.patience import Patience
 from plait.server.pump import LinkLost, pump
 from plait.server.refusal import Refusals
 from plait.server.visit import Visit
@@ -54,6 +58,7 @@ class Endpoint:
         self._hub = hub
         self._guard = guard
         self._refusals = Refusals()
+        self.patience = Patience(hub.limits)
         self._sockets = sockets
         self._origins = origins
         self._admission = admission
@@ -89,7 +94,9 @@ class Endpoint:
                 self._guard.audit.note("auth.refused", **where, reason=str(error))
             elif error.limit:
                 self._guard.audit.note("limit.reached", limit=error.limit, address=host)
-            if not (from_our_pages and await self._refusals.hold(websocket, error)):
+            if from_our_pages and await self._refusals.hold(websocket, error):
+                return
+            if not isinstance(error, ClientError) or await self._waited(websocket, source_of(host)):
                 await _refuse(websocket, error)
         except WebSocketDisconnect:
             pass  # It was gone before it was accepted.
@@ -98,12 +105,43 @@ class Endpoint:
         """Return the visit of somebody who may read the document, if there is a place."""
         principal = await self._guard.identify(websocket, name)
         held = self._guard.let_in(principal, name)
+        offender = held.who or source_of(host)
         try:
+            if not await self._wait(websocket, offender):
+                raise WebSocketDisconnect
             ticket = self._admission.enter(host, held.who)
         except BaseException:
             held.release()
             raise
-        return Visit(ticket, held, self._hub.spawn, self._visits)
+        on_offence = partial(self._offended, offender)
+        return Visit(ticket, held, self._hub.spawn, self._visits, on_offence)
+
+    def _offended(self, name: str | None) -> None:
+        self.patience.offended(name, self._hub.clock.monotonic())
+
+    async def _waited(self, websocket: WebSocket, offender: str | None) -> bool:
+        """Count a refusal, and keep somebody waiting for it who has had many; return whether the
+        client is still there.
+        """
+        self._offended(offender)
+        return await self._wait(websocket, offender)
+
+    async def _wait(self, websocket: WebSocket, offender: str | None) -> bool:
+        seconds = self.patience.wait_seconds(offender, self._hub.clock.monotonic())
+        if not seconds:
+            return True
+        self._hub.counters.limits["offences"] += 1
+        self.patience.waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                while True:  # What comes first tells that it asks, and what follows that it left.
+                    message = await websocket.receive()
+                    if message["type"] == "websocket.disconnect":
+                        return False
+        except TimeoutError:
+            return True
+        finally:
+            self.patience.waiting -= 1
 
     async def _carry(self, websocket: WebSocket, lease: Lease, visit: Visit) -> None:
         """Accept the socket, and let go of lease and visit when it ends: here, or, if the server

@@ -131,6 +131,9 @@ class FramedSocket(asyncio.BufferedProtocol):
     def received(self, message: bytes) -> None:
         """Take a message."""
 
+    def begun(self, start: bytes, length: int) -> None:
+        """Look at the first bytes of a long message, and its length, before the rest has come."""
+
     def received_parts(self, parts: list[bytes]) -> None:
         """Take a message that came in parts, each of which was `spent`."""
         self.received(b"".join(parts))
@@ -302,6 +305,10 @@ class FramedSocket(asyncio.BufferedProtocol):
             return
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
+            if frame.piece and frame.whole:
+                self.begun(frame.payload, frame.whole)
+                if self._deaf >= 0:
+                    return
         self._parts.append(frame.payload)
         self._parts_bytes += len(frame.payload) + (0 if frame.piece else PART_BYTES)
         if self._parts_bytes > self._bytes_max + PART_BYTES:

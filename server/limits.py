@@ -47,6 +47,17 @@ class Limits:
     addresses_max: int = 10_000
     """Addresses and subjects that are remembered after all their sockets are gone."""
 
+    offences_forgiven: int = 20
+    """Refused handshakes, or connections closed for what was sent, that a subject or an address may
+    have on its account; whoever has more is kept waiting.
+    """
+    offence_seconds: float = 2.0
+    """An offence is forgotten after this, one after the other."""
+    offender_seconds: float = 10.0
+    """How long an answer takes then; a y-websocket client waits as long as it takes."""
+    offenders_waiting_max: int = 2_000
+    """Those that are kept waiting at once, at about 10 KB each; further ones are answered."""
+
     heads_max: int = 2_000
     """Connections that have not sent the whole head of a request; beyond it the oldest is cut."""
     head_seconds: float = 10.0

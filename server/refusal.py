@@ -131,6 +131,10 @@ class _HeldSocket(FramedSocket):
         if self._bytes > HELD_BYTES_MAX and self.transport is not None:
             self.transport.abort()
 
+    def refused(self, error: PlaitError) -> None:
+        """Close, for the reason that it is held for."""
+        self.shutdown()
+
     def ended(self) -> None:
         """Leave the place to somebody else."""
         if self._end is not None:

@@ -11,6 +11,7 @@ from plait.server.admission import Ticket
 from plait.server.auth.guard import Pass
 from plait.server.connection import Connection
 from plait.server.errors import PlaitError, Unauthorized
+from plait.server.patience import is_offence
 from plait.server.quota import Bucket
 from plait.server.visits import Visits
 
@@ -27,15 +28,22 @@ class Visit:
     Args:
         spawn: runs a coroutine as a task that somebody owns.
         visits: told who comes and goes, if anybody wants to know.
+        on_offence: called if the socket is closed for what the client sent.
     """
 
-    __slots__ = ("_pass", "_renewal", "_spawn", "_ticket", "_visits")
+    __slots__ = ("_on_offence", "_pass", "_renewal", "_spawn", "_ticket", "_visits")
 
     def __init__(
-        self, ticket: Ticket, held: Pass, spawn: Spawn, visits: Visits | None = None
+        self,
+        ticket: Ticket,
+        held: Pass,
+        spawn: Spawn,
+        visits: Visits | None = None,
+        on_offence: Callable[[], None] = lambda: None,
     ) -> None:
         self._ticket = ticket
         self._pass = held
+        self._on_offence = on_offence
         self._spawn = spawn
         self._renewal: asyncio.Task[None] | None = None
         self._visits = visits
@@ -67,6 +75,11 @@ class Visit:
             self._visits.connected(self._pass.document, self.who)
         if not self._pass.access:  # It ended while the room was opened.
             connection.close(Unauthorized("the right to read this document has ended"))
+
+    def closed(self, error: PlaitError) -> None:
+        """Remember it if the socket is closed for what the client sent."""
+        if is_offence(error):
+            self._on_offence()
 
     def renew(self, connection: Connection, token: str) -> None:
         """Verify another token, one at a time, and tell the connection what came of it."""

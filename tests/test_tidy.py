@@ -48,7 +48,7 @@ LAYERS = (
     "server.auth.setup server.audit",
     "server.auth.guard",
     # Bounds: what one client and all of them may take, and what is counted.
-    "server.capacity server.counters server.quota",
+    "server.capacity server.counters server.patience server.quota",
     "server.admission",
     # Webhooks: what an application is told of documents, when and how.
     "server.webhook_message",
@@ -126,6 +126,7 @@ PURE = {
     "server.errors",
     "server.limits",
     "server.outbox",
+    "server.patience",
     "server.quota",
     "server.session",
     "server.webhook_message",

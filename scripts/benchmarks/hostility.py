@@ -128,7 +128,7 @@ async def _bad(parsed: argparse.Namespace) -> int:
 
 
 async def _measure(parsed: argparse.Namespace) -> int:
-    secret = secrets.token_urlsafe(32)
+    secret = secrets.token_hex(32)
     os.environ["HOSTILE_SECRET"] = secret
     core = _pin()
     options = ["--token-secret", secret, "--log-level", "error", *parsed.plait_options]

@@ -40,6 +40,8 @@ class Frame(NamedTuple):
     payload: bytes
     piece: bool = False
     """Whether it was cut here."""
+    whole: int = 0
+    """With the first piece of a whole message: the length of that."""
 
 
 class FrameReader:
@@ -107,10 +109,11 @@ class FrameReader:
     def _next_piece(self, piece: bytes) -> Frame:
         payload = apply_mask(piece, self._mask)
         opcode, self._opcode = self._opcode, PART
+        whole = self._left if self._whole and opcode != PART else 0
         self._left -= len(piece)
         turned = len(piece) % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
-        return Frame(opcode, self._whole and not self._left, payload, piece=True)
+        return Frame(opcode, self._whole and not self._left, payload, piece=True, whole=whole)
 
     def _head(self, data: bytes, at: int) -> tuple[Frame, int, int, bytes]:
         """Return the frame that begins somewhere, without its payload, and the payload's start,
