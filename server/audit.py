@@ -5,7 +5,6 @@ flood of one kind is cut short, so that whoever is refused a thousand times a se
 disk: of each kind so many are written a second, and how many were left out comes with the next.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from plait.server.errors import ConfigError
+from plait.server.terminal import json_text
 
 log = logging.getLogger("plait.audit")
 
@@ -79,7 +79,7 @@ class Audit:
         told |= {name: fact for name, fact in facts.items() if fact not in (None, "")}
         if omitted := self._omitted.pop(event, 0):
             told["omitted"] = omitted
-        line = json.dumps(told, ensure_ascii=False, default=str)
+        line = json_text(told, default=str)
         if self._handler is None:
             log.info("%s", line)
         else:

@@ -2,7 +2,6 @@
 rights for reading.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -16,7 +15,7 @@ from plait.server.auth.principal import (
     parse_principal,
 )
 from plait.server.errors import BadRequest
-from plait.server.terminal import Misused, counted, printable, time_json, time_text
+from plait.server.terminal import Misused, counted, json_text, printable, time_json, time_text
 
 BY = "command line"
 """Who did it, in the audit log and among revocations."""
@@ -99,7 +98,7 @@ def grants_text(grants: Sequence[Grant]) -> str:
 
 def as_text(values: Sequence[Mapping[str, Any]]) -> str:
     """Return a list as JSON for reading."""
-    return json.dumps(values, ensure_ascii=False, indent=2)
+    return json_text(values, indent=2)
 
 
 def at_json(at: float | None) -> str | None:

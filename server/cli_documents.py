@@ -26,6 +26,7 @@ from plait.server.state import APART_SECONDS, rows_for, run_on, whole_state
 from plait.server.terminal import (
     Misused,
     counted,
+    json_text,
     printable,
     size_text,
     time_json,
@@ -46,7 +47,7 @@ async def list_documents(command: Command, *, prefix: str = "", deleted: bool = 
         rows = documents(store, prefix=prefix, deleted=deleted)
         if command.terminal.as_json:
             listed = [document_json(info) async for info in rows]
-            command.terminal.lines([json.dumps(listed, ensure_ascii=False, indent=2)])
+            command.terminal.lines([json_text(listed, indent=2)])
             return 0
         head = f"{'SIZE':>10}  {'UPDATES':>9}  {'CREATED (UTC)':<19}  {when + ' (UTC)':<19}  NAME"
         command.terminal.lines([] if command.terminal.quiet else [head])

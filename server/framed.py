@@ -177,7 +177,7 @@ class FramedSocket(asyncio.BufferedProtocol):
             self.received(apply_mask(space[6:nbytes], space[2:6]))
         elif (
             self._plain
-            and nbytes > _LONGEST
+            and _LONGEST < nbytes <= self._bytes_max
             and space[0] == FAST_FIRST
             and space[1] == LONGER_SECOND
             and nbytes == (space[2] << 8) + space[3] + 8
@@ -305,12 +305,12 @@ class FramedSocket(asyncio.BufferedProtocol):
             return
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
-            if frame.piece and frame.whole:
+            if frame.whole:
                 self.begun(frame.payload, frame.whole)
                 if self._deaf >= 0:
                     return
         self._parts.append(frame.payload)
-        self._parts_bytes += len(frame.payload) + (0 if frame.piece else PART_BYTES)
+        self._parts_bytes += len(frame.payload) + (0 if frame.rest else PART_BYTES)
         if self._parts_bytes > self._bytes_max + PART_BYTES:
             self._refuse(MessageTooBig(f"a message may have {self._bytes_max} bytes"))
             return

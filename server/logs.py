@@ -1,9 +1,29 @@
-"""Logging: one line an event, as text for people or as JSON for machines."""
+"""Logging: one line an event, as text for people or as JSON for machines.
 
-import json
+Strangers choose names of documents, paths and more that is told in a log. What of them is no
+visible character is escaped, so that it neither ends a line nor steers a terminal.
+"""
+
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
+
+from plait.server.terminal import json_text, printable
+
+INDENT = "  "
+"""Before each line of a traceback, so that no line of it can pass for an event."""
+
+
+class _TextFormatter(logging.Formatter):
+    """A line an event; a traceback follows in lines that are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(INDENT + printable(line) for line in lines)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -18,7 +38,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, ensure_ascii=False)
+        return json_text(event)
 
 
 def configure(level: str, style: str) -> None:
@@ -31,7 +51,7 @@ def configure(level: str, style: str) -> None:
     if style == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells of every connection at this level; Plait tells of those that it closes, and why.
     uvicorn = logging.getLogger("uvicorn.error")

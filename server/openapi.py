@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from plait.server import __version__
-from plait.server.auth.principal import Access
+from plait.server.auth.principal import PATTERN, PATTERN_MAX, Access
 
 Json = dict[str, Any]
 """A value that JSON can hold, as a description of it."""
@@ -189,13 +189,20 @@ def _error(status: int, when: str) -> Json:
     )
 
 
+_SPACES = r"\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What is no name alone, besides the space of ASCII (`str.isspace`)."""
+
 NAME: Json = {
     "name": "name",
     "in": "path",
     "required": True,
     "description": "The document's name: UTF-8, percent-encoded as one segment, so that `/` in it "
     "is `%2F`.",
-    "schema": {"type": "string", "minLength": 1, "pattern": r"^[^\u0000-\u001f\u007f]+$"},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "pattern": rf"^[ {_SPACES}]*[^\u0000-\u0020\u007f{_SPACES}][^\u0000-\u001f\u007f]*$",
+    },
     "example": "notes",
 }
 
@@ -326,16 +333,19 @@ SCHEMAS: Json = {
             )
         ],
     },
+    "Pattern": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": PATTERN_MAX,
+        "pattern": PATTERN,
+        "description": "Which documents: a name, or a pattern, in which `*` is any characters; "
+        r"write `\*` for an asterisk and `\\` for a backslash.",
+    },
     "Grant": {
         **_object(
             "A right on documents.",
             {
-                "docs": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": 1024,
-                    "description": "A document's name, or a pattern: `*` is any characters.",
-                },
+                "docs": reference("Pattern"),
                 "access": {"enum": ["read", "write", "admin"]},
                 "until": {
                     "type": ["number", "null"],
@@ -374,7 +384,7 @@ SCHEMAS: Json = {
             {
                 "subject": {**_WORDS, "minLength": 1},
                 "token": {**_WORDS, "minLength": 1, "description": "A token's id."},
-                "docs": {"type": "string", "minLength": 1, "description": "A name or a pattern."},
+                "docs": reference("Pattern"),
                 "access": {"enum": ["none", "read"], "description": "What is left."},
                 "expires_in": _SPAN,
                 "reason": _WORDS,
@@ -389,7 +399,7 @@ SCHEMAS: Json = {
             "id": {"type": "string"},
             "subject": {"type": ["string", "null"]},
             "token": {"type": ["string", "null"]},
-            "docs": {"type": ["string", "null"]},
+            "docs": {"anyOf": [reference("Pattern"), {"type": "null"}]},
             "access": {"enum": ["none", "read"]},
             "before": {"type": "number", "description": "What was issued before is concerned."},
             "until": {"type": ["number", "null"]},

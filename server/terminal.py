@@ -8,7 +8,7 @@ by whoever opens a room: nothing of them reaches the terminal that could steer i
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -51,7 +51,7 @@ class Terminal:
         """Give a command's result: the value in JSON, or else the sentences."""
         self.clear()
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False, indent=2))
+            print(json_text(value, indent=2))
         elif not self.quiet:
             for sentence in sentences:
                 print(sentence)
@@ -116,6 +116,23 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def json_text(
+    value: object, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
+) -> str:
+    """Return JSON for a log or a terminal: in one line, if it is not indented. JSON lets characters
+    stand at which programs end a line (U+0085, U+2028) and that steer a terminal (U+009B); here
+    they are escaped, as is all that is not visible.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=default)
+    lines = text.split("\n")
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
+
+
+def _escaped(line: str) -> str:
+    """Escape, in a line of JSON, what is no visible character."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line)
 
 
 def size_text(size: int) -> str:

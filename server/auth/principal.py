@@ -29,6 +29,11 @@ ASTERISKS_MAX = 8
 """In a pattern; more would make comparing two of them slow."""
 WORDS_MAX = 256
 """Characters of a subject, a name or a token's id."""
+_ONE = r"(?:[^*\\]|\\[*\\])"
+PATTERN = rf"^{_ONE}*(?:\*+{_ONE}+){{0,{ASTERISKS_MAX - 1}}}(?:\*+{_ONE}*)?$"
+"""What a pattern is, besides its length, as a regular expression of JSON Schema (ECMA 262). There
+is one way at most in which a text fits it, so that trying takes no longer than reading.
+"""
 COLOR = re.compile(r"#[0-9A-Fa-f]{3,8}\Z")
 
 

@@ -38,10 +38,10 @@ class Frame(NamedTuple):
     final: bool
     """Whether the message ends with it."""
     payload: bytes
-    piece: bool = False
-    """Whether it was cut here."""
+    rest: bool = False
+    """Whether it goes on with the frame before, which was cut here."""
     whole: int = 0
-    """With the first piece of a whole message: the length of that."""
+    """With the first piece of a frame that is a whole message: the length of that."""
 
 
 class FrameReader:
@@ -51,7 +51,7 @@ class FrameReader:
         bytes_max: payload of a frame.
     """
 
-    __slots__ = ("_bytes_max", "_kept", "_left", "_mask", "_opcode", "_whole")
+    __slots__ = ("_begun", "_bytes_max", "_kept", "_left", "_mask", "_opcode", "_whole")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -60,6 +60,8 @@ class FrameReader:
         self._left = 0
         """What is still missing of the long frame, including what is kept."""
         self._opcode = PART
+        self._begun = False
+        """Whether a piece of the long frame was given out."""
         self._whole = False
         """Whether the message ends with the long frame."""
         self._mask = b""
@@ -100,7 +102,7 @@ class FrameReader:
             elif length > KEPT_BYTES_MAX:
                 at = start
                 self._opcode, self._whole = frame.opcode, frame.final
-                self._left, self._mask = length, mask
+                self._left, self._mask, self._begun = length, mask, False
             else:
                 break
         if at < len(data):
@@ -109,11 +111,12 @@ class FrameReader:
     def _next_piece(self, piece: bytes) -> Frame:
         payload = apply_mask(piece, self._mask)
         opcode, self._opcode = self._opcode, PART
+        begun, self._begun = self._begun, True
         whole = self._left if self._whole and opcode != PART else 0
         self._left -= len(piece)
         turned = len(piece) % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
-        return Frame(opcode, self._whole and not self._left, payload, piece=True, whole=whole)
+        return Frame(opcode, self._whole and not self._left, payload, begun, whole)
 
     def _head(self, data: bytes, at: int) -> tuple[Frame, int, int, bytes]:
         """Return the frame that begins somewhere, without its payload, and the payload's start,

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import jwt
 
+from tests.fuzz.rest_errors import all_is_well, kept
+from tests.fuzz.updates import BREAKS
 from tests.support.server import PlaitProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-ANSWERS = "PLAIT_FUZZ_ANSWERS"
+ANSWERS, ERRORS = "PLAIT_FUZZ_ANSWERS", "PLAIT_FUZZ_ERRORS"
 """See `rest_hooks`."""
 HOOKS = "tests.fuzz.rest_hooks"
 
@@ -50,6 +52,12 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403
 
 QUIET = re.compile(r"^\S+ \S+ (INFO|WARNING) ")
 SERVER_ERROR = re.compile(r" (ERROR|CRITICAL) |Traceback")
+REBUILT = re.compile(
+    rf" plait\.server\.room: room .*({'|'.join(BREAKS)}).*; the document is loaded anew$"
+)
+"""What the server logs, beside its answer of 422, of updates that nothing but pycrdt can tell from
+good ones.
+"""
 
 
 @dataclass
@@ -87,8 +95,10 @@ async def fuzz(*, seed: int, seconds: int | None = None, examples: int = 100) ->
                     time = str(max(round(seconds * share), 1))
                     bounds = ("--max-time", time, "--seed", str(seed))
                 await _call(server, folder, report, what, REVOCATIONS, *bounds)
-            lines = server.stderr.splitlines()
-            report.problems += [line for line in lines if SERVER_ERROR.search(line)]
+            lines = server.stderr.split("\n")
+            report.problems += [ascii(line) for line in lines if alarming(line)]
+            rebuilt = sum(map(bool, map(REBUILT.search, lines)))
+            report.summary += f"; {rebuilt} times a document was loaded anew"
             if report.problems:
                 said = [line for line in lines if not QUIET.search(line)]
                 report.output += "\n".join(["The server's log:", *said[:200]])
@@ -98,9 +108,19 @@ async def fuzz(*, seed: int, seconds: int | None = None, examples: int = 100) ->
     return report
 
 
+def alarming(line: str) -> bool:
+    """Whether the server should not have logged a line.
+
+    Nothing of a request may end a line of the log, or steer a terminal.
+    """
+    return not line.isprintable() or bool(SERVER_ERROR.search(line) and not REBUILT.search(line))
+
+
 async def _call(server: PlaitProcess, folder: Path, report: Report, *options: str) -> None:
     """Run schemathesis."""
     token = jwt.encode(CLAIMS, SECRET, "HS256")
+    errors = folder / "errors"
+    errors.unlink(missing_ok=True)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file"),
         *(str(folder / "schemathesis.toml"), "run", f"{server.url}/api/openapi.json"),
@@ -112,6 +132,7 @@ async def _call(server: PlaitProcess, folder: Path, report: Report, *options: st
             "PYTHONPATH": str(ROOT),
             "SCHEMATHESIS_HOOKS": HOOKS,
             ANSWERS: str(folder / "answers"),
+            ERRORS: str(errors),
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -121,5 +142,10 @@ async def _call(server: PlaitProcess, folder: Path, report: Report, *options: st
     report.output += output
     made = re.search(r"^ *(\d+ generated.*)$", output, re.MULTILINE)
     report.summary += f"{'; ' * bool(report.summary)}{made[1] if made else 'no calls'}"
-    if child.returncode:
+    assert child.returncode is not None
+    happened = kept(errors)
+    if not all_is_well(child.returncode, output, happened):
         report.problems.append(f"schemathesis ended with {child.returncode}")
+    told = [f"a bug of hypothesis, not of ours: {each}" for each in happened if each.hypothesis]
+    report.output += "".join(f"{line}\n" for line in told)
+    report.summary += "".join(f"; {line}" for line in told)

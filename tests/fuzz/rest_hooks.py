@@ -1,5 +1,6 @@
 """What schemathesis has to know of the API beyond its description: bodies that are updates, and
-names that are met again. Loaded by it (`SCHEMATHESIS_HOOKS`).
+names that are met again; and what is to be known of its work. Loaded by it
+(`SCHEMATHESIS_HOOKS`).
 """
 
 import os
@@ -8,11 +9,16 @@ from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis import cli
+from schemathesis.engine import events
 
+from tests.fuzz.rest_errors import ended, keep
 from tests.wire import fuzz_updates
 
 ANSWERS = "PLAIT_FUZZ_ANSWERS"
 """The variable that names a file for lines of operation and status."""
+ERRORS = "PLAIT_FUZZ_ERRORS"
+"""The variable that names a file for `rest_errors`."""
 
 NAMES = ("a", "b", "a/b", "ü 😀", "%2F", "..", "?x=1#y")
 """Few, so that what one call made is there for the next."""
@@ -56,3 +62,12 @@ def after_call(
     path, method = case.operation.path, case.method
     with Path(os.environ[ANSWERS]).open("a") as file:
         file.write(f"{method} {path} {response.status_code}\n")
+
+
+@cli.handler()
+class _Errors(cli.EventHandler[cli.ExecutionContext]):
+    """Writes down what ended the work on an operation."""
+
+    def handle_event(self, ctx: cli.ExecutionContext, event: events.EngineEvent) -> None:
+        if isinstance(event, events.NonFatalError):
+            keep(Path(os.environ[ERRORS]), ended(event.label, event.value))

@@ -1,5 +1,11 @@
 """All targets of the fuzzer by name."""
 
-from tests.fuzz import frames, messages, rights, updates
+from tests.fuzz import frames, messages, rights, sockets, updates
 
-TARGETS = {**updates.TARGETS, **frames.TARGETS, **messages.TARGETS, **rights.TARGETS}
+TARGETS = {
+    **updates.TARGETS,
+    **frames.TARGETS,
+    **messages.TARGETS,
+    **rights.TARGETS,
+    **sockets.TARGETS,
+}

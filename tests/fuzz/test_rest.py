@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fuzz.rest import fuzz
+from tests.fuzz.rest import alarming, fuzz
 from tests.support.rest import DESCRIPTION
 
 NEVER_2XX = {"DELETE /api/revocations", "GET /api/revocations", "GET /api/openapi.json"}
@@ -23,3 +23,25 @@ async def test_every_operation_answers_as_described() -> None:
         if method != "parameters"
     }
     assert operations - answered <= NEVER_2XX
+
+
+ERROR = "2026-11-24 19:38:51,105 ERROR   plait.server.room: room 'a': "
+PYCRDT = "pycrdt failed: Cannot apply update: "
+WRONG_PARENT = "block parent <1#9> must be deleted or shared ref type. Type: 6"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_alarming"),
+    [
+        ("2026-11-24 19:38:51,105 INFO    plait.audit: {}", False),
+        (f"{ERROR}{PYCRDT}{WRONG_PARENT}; the document is loaded anew", False),
+        (f"{ERROR}{PYCRDT}index out of range; the document is loaded anew", True),
+        (f"{ERROR}{PYCRDT}{WRONG_PARENT}", True),
+        ("Traceback (most recent call last):", True),
+        ('2026-11-24 19:38:51,105 INFO    plait.audit: {"path": "\u2028"}', True),
+    ],
+)
+def test_only_errors_that_hostile_updates_bring_about_are_no_findings(
+    line: str, is_alarming: bool
+) -> None:
+    assert alarming(line) is is_alarming

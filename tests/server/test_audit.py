@@ -30,6 +30,22 @@ def test_an_event_is_one_line_of_json(tmp_path: Path) -> None:
     }
 
 
+def test_nothing_that_a_client_sends_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
+    """U+2028, U+0085 and the like once stood in the log as they are: JSON has no objection, but
+    programs that read it by lines took what a client had sent for events.
+    """
+    path = tmp_path / "audit.log"
+    audit = Audit(Clock(), str(path))
+    told = "".join(map(chr, range(0x2100))) + "\u202e\ufeff😀\U000e0001"
+    audit.note("auth.refused", path=told, reason="half \ud83d of it")
+    audit.close()
+    text = path.read_bytes().decode()
+    assert text.endswith("\n") and text[:-1].isprintable()
+    (event,) = lines(path)
+    assert (event["path"], event["reason"]) == (told, "half \ud83d of it")
+    assert "ü" in text and "😀" in text, "what is visible can be read"
+
+
 def test_a_flood_of_one_kind_is_cut_short_and_counted(tmp_path: Path) -> None:
     path, clock = tmp_path / "audit.log", Clock()
     audit = Audit(clock, str(path))

@@ -59,6 +59,17 @@ def ann(plait: Plait) -> Author:
     return author
 
 
+def test_no_name_steers_the_terminal_in_json_either(plait: Plait) -> None:
+    """U+009B begins a command of many terminals, as ESC [ does; JSON has no objection to it."""
+    name, author = "a\x9b2J\u2028ü", Author(1)
+    author.type("x")
+    assert plait("docs", "import", name, plait.file(author.state())) == 0
+    listed = plait.json("docs", "list")
+    assert isinstance(listed, list) and [each["name"] for each in listed] == [name]
+    assert all(line.isprintable() for line in plait.out.split("\n")) and "ü" in plait.out
+    assert plait.json("docs", "show", name) and "\x9b" not in plait.out
+
+
 # import and export
 
 

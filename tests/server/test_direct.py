@@ -116,6 +116,57 @@ async def test_parts_in_disorder(opcodes: list[int]) -> None:
         assert (await closed(client))[0] == 1002
 
 
+def announced(length: int) -> bytes:
+    """Return the head of a masked frame; the mask changes nothing."""
+    return b"\x82\xff" + length.to_bytes(8) + bytes(4)
+
+
+@pytest.mark.parametrize("length", [70_000, 300_000, 3_000_000])
+async def test_a_long_message_comes_in_pieces_and_is_one_message(length: int) -> None:
+    async with node() as server, joined(server) as client:
+        typed = update(Author(1).type("x" * length))
+        client.writer.write(announced(len(typed)) + typed[:1000])
+        await client.writer.drain()
+        client.writer.write(typed[1000:])
+        client.frame(QUERY_AWARENESS)
+        got = [await client.next() for _ in range(2)]
+        # An update of this size is acknowledged when it is stored, and may be overtaken.
+        assert sorted(got) == sorted([(BINARY, typed), (BINARY, KEEPALIVE)])
+        (socket,) = server.sockets
+        assert socket._plain, "nothing is left over"
+
+
+async def test_a_giant_that_is_no_message_is_refused_by_its_first_piece() -> None:
+    """64 MB were read, kept and copied before anybody looked at them."""
+    async with node() as server, joined(server) as client:
+        client.writer.write(announced(64 << 20) + bytes(100_000))
+        code, reason = await closed(client)
+        assert code == 4400 and "67108864 bytes" in reason
+
+
+async def test_a_long_message_counts_while_it_comes() -> None:
+    async with node() as server, joined(server) as client:
+        typed = update(Author(1).type("x" * 400_000))
+        client.frame(QUERY_AWARENESS)
+        assert await client.next() == (BINARY, KEEPALIVE)
+        (socket,) = server.sockets
+        quota = socket.connection._quota
+        before = quota.bytes
+        client.writer.write(announced(len(typed)) + typed[:200_000])
+        await eventually(lambda: quota.bytes <= before - 160_000)
+        assert server.plait.counters.frames_received == 1
+        client.writer.write(typed[200_000:])
+        assert await client.next() == (BINARY, typed)
+        assert quota.bytes == before - len(typed)
+
+
+async def test_a_flood_of_pongs_counts() -> None:
+    async with node(frames_per_second=1) as server, joined(server) as client:
+        for _ in range(server.plait.limits.frames_burst + 100):
+            client.frame(b"", PONG)
+        assert (await closed(client))[0] == 4429
+
+
 async def test_text_is_refused() -> None:
     async with node() as server, joined(server) as client:
         client.frame(b"hello", TEXT)

@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
@@ -106,6 +109,82 @@ def test_a_value_of_another_type_than_its_root_does_not_fit() -> None:
         assert not validator.is_valid({"type": kind, "value": value})
 
 
+# Bugs of schemas, which were found by fuzzing
+
+
+async def test_what_the_schema_calls_a_name_is_one_and_nothing_else() -> None:
+    """It once said that a no-break space is, which was answered with 400."""
+    schema = DESCRIPTION["components"]["parameters"]["Name"]["schema"]
+    # The end of ECMA's `$` is the end, not also before a last newline.
+    pattern = re.compile(schema["pattern"].removesuffix("$") + r"\Z")
+    characters = [chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000]
+    async with serving() as (plait, _):
+        for each in characters:
+            for name in (each, f" {each}\u3000", f"a{each}", f"{each}a"):
+                try:
+                    plait.hub.check_name(name)
+                    is_name = True
+                except errors.BadRoomName:
+                    is_name = False
+                assert bool(pattern.search(name)) is is_name, ascii(name)
+
+
+ANY_PATTERN = st.lists(
+    st.sampled_from(["*", "**", r"\*", r"\\", "\\", "a", "/", "\n", "ü", "😀", "\u2028"]),
+    max_size=24,
+).map("".join)
+
+
+def is_pattern(docs: str) -> bool:
+    try:
+        return principal.check_pattern(docs) == docs
+    except principal.BadGrant:
+        return False
+
+
+def wishes(docs: object) -> list[tuple[str, dict[str, Any]]]:
+    """Return what is sent, by the name of its schema, with a pattern wherever one may be."""
+    grants = [{"docs": docs, "access": "read"}]
+    return [
+        ("TokenWish", {"sub": "ann", "grants": grants}),
+        ("KeyWish", {"subject": "ann", "grants": grants}),
+        ("RevocationWish", {"docs": docs}),
+    ]
+
+
+VALIDATORS = {
+    name: Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": DESCRIPTION["components"]}
+    )
+    for name, _ in wishes("")
+}
+
+
+@example("0\\")
+@example("a\\b")
+@example("a\\\n")
+@example("a\n")
+@example("")
+@example("a" * principal.PATTERN_MAX)
+@example("😀" * (principal.PATTERN_MAX + 1))
+@example("*a" * principal.ASTERISKS_MAX)
+@example("*a" * principal.ASTERISKS_MAX + "**")
+@given(ANY_PATTERN | st.text(max_size=8))
+def test_what_the_schemas_call_a_pattern_is_one_and_nothing_else(docs: str) -> None:
+    """They once said that any text is, so that `0\\` fitted them and was answered with 400."""
+    for name, wish in wishes(docs):
+        assert VALIDATORS[name].is_valid(wish) == is_pattern(docs), name
+
+
+@pytest.mark.parametrize(
+    "docs", ["*" * 1023 + "\\", "a" * 1023 + "\\", "*a" * 512, ("*" + "a" * 112) * 9]
+)
+def test_what_is_no_pattern_is_found_out_as_fast_as_it_is_read(docs: str) -> None:
+    before = process_time()
+    assert re.search(principal.PATTERN, docs) is None
+    assert process_time() - before < 1
+
+
 # The documentation
 
 
@@ -135,5 +214,5 @@ def test_each_error_is_in_the_documentation_with_its_status() -> None:
     }
 
 
-NEVER_ANSWERED = {"PlaitError", "ClientError", "TextRefused", "ConfigError"}
-"""The bases, an error of sockets, and one of the command line."""
+NEVER_ANSWERED = {"PlaitError", "ClientError", "TextRefused", "MalformedFrame", "ConfigError"}
+"""The bases, errors of sockets, and one of the command line."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from plait.server.connection import Connection
-from plait.server.errors import DecodeError, LimitReached
+from plait.server.errors import DecodeError, LimitReached, PlaitError
 from plait.server.holding import READ_ONLY
 from plait.server.limits import Limits
 from plait.server.member import Member
@@ -32,6 +32,9 @@ class Visitor:
     def __init__(self, *, may_write: bool) -> None:
         self.may_write = may_write
         self.tokens: list[str] = []
+
+    def closed(self, error: PlaitError) -> None:
+        self.error = error
 
     def renew(self, connection: Connection, token: str) -> None:
         self.tokens.append(token)

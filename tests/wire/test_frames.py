@@ -69,7 +69,8 @@ def test_a_frame_that_comes_bit_by_bit_is_given_whole_or_in_pieces(length: int, 
     if length <= KEPT_BYTES_MAX:
         assert len(found) == 1
     for frame in found[:-1]:
-        assert frame.piece and len(frame.payload) >= PIECE_BYTES
+        assert len(frame.payload) >= PIECE_BYTES
+    assert [frame.rest for frame in found] == [False] + [True] * (len(found) - 1)
     if len(found) > 1:
         assert [frame.whole for frame in found] == [length] + [0] * (len(found) - 1)
 
@@ -92,19 +93,11 @@ def test_it_does_not_matter_how_frames_are_cut_on_the_way(
     data = b"".join(masked(payload, opcode, final=final) for opcode, final, payload in frames)
     reader = FrameReader(MEGABYTE)
     found: list[tuple[int, bool, bytes]] = []
-    piece: list[Frame] = []
-    left = 0
     for chunk in cut(data, places):
         for frame in reader.read(chunk):
-            if frame.piece:
-                left = left or len(frames[len(found)][2])
-                piece.append(frame)
-                left -= len(frame.payload)
-                if left:
-                    continue
-                whole = b"".join(each.payload for each in piece)
-                found.append((piece[0].opcode, piece[-1].final, whole))
-                piece = []
+            if frame.rest:
+                opcode, _, begun = found.pop()
+                found.append((opcode, frame.final, begun + frame.payload))
             else:
                 found.append((frame.opcode, frame.final, frame.payload))
     assert found == frames
