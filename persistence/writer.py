@@ -137,7 +137,10 @@ class Writer:
             self._unsaved_since = asyncio.get_running_loop().time()
         self._numbers += 1
         self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
-        self._count(len(updates), length)
+        self._unsaved_updates += len(updates)
+        self._unsaved_bytes += length
+        if self._unsaved_bytes > self._unsaved_bytes_max:
+            self._count(0, 0)
         if len(self._queue) == 1:
             self._work.set()
 
@@ -311,12 +314,17 @@ class Writer:
         self._report()
 
     def _succeed(self, entries: Sequence[_Entry], seqs: Sequence[int]) -> None:
-        at = 0
+        at = updates = length = 0
         for entry in entries:
-            self._count(-len(entry.updates), -entry.length)
+            updates += len(entry.updates)
+            length += entry.length
+        self._count(-updates, -length)
         for entry in entries:
             until = at + len(entry.updates)
-            _call(entry.done, seqs[at:until])
+            try:
+                entry.done(seqs[at:until])
+            except Exception:
+                logger.exception(_FAILED)
             at = until
 
     def _take_out(self, entries: Sequence[_Entry], error: DocumentDeleted) -> None:
@@ -394,9 +402,12 @@ class Writer:
         raise StoreUnavailable(f"{message}: the store did not answer in time")
 
 
+_FAILED = "a callback of the writer failed"
+
+
 def _call(callback: Callable[[T], None], value: T) -> None:
     """Call back; whatever that raises is the callee's trouble and must not stop the writer."""
     try:
         callback(value)
     except Exception:
-        logger.exception("a callback of the writer failed")
+        logger.exception(_FAILED)

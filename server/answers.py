@@ -198,7 +198,7 @@ class Answers:
             state_vector = encode_state_vector(member.lagging_from)
             member.lagging_from = None
             self.send_missing(member, state_vector, now)
-        if member.session.holds:
+        if member.session.held:
             self._room.ask(member)
         if member.missed_presence:
             member.missed_presence = False

@@ -177,12 +177,13 @@ class Connection:
 
     # Frames
 
-    def receive(self, frame: bytes) -> None:
-        """Handle a frame from the other side. What is wrong with it closes this connection, and
+    def receive(self, frame: bytes) -> bool:
+        """Handle a frame from the other side; return whether the next one may follow, as far as one
+        can tell without looking at `waiting`. What is wrong with it closes this connection, and
         never raises.
         """
         if self.closing is not None or self._ended:
-            return
+            return False
         counters = self._counters
         counters.frames_received += 1
         counters.bytes_received += len(frame)
@@ -196,7 +197,7 @@ class Connection:
                 room, member = membership
                 update = member.codec.plain_update(frame)
                 if update is not None and room.receive_plain(member, frame, update):
-                    return
+                    return True
             else:
                 membership = self._membership(frame)
             room, member = membership
@@ -205,6 +206,7 @@ class Connection:
             self.close(error)
         except Exception:
             self._fail(len(frame))
+        return False
 
     def receive_counted(self, frame: bytes) -> None:
         """Handle a frame that came in parts, which were counted as they came."""

@@ -45,7 +45,7 @@ def fan_out(
             frame = framed(encoded[0]) if short else b""
         if short and not member.waits_for_state and (fast := member.outbox.fast) is not None:
             fast(frame)
-            member.session.sent_at = now
+            member.sent_at = now
             sent += 1
         else:
             others.append((member, encoded))

@@ -18,8 +18,6 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from websockets.frames import apply_mask  # type: ignore[attr-defined]
-
 from plait.server.errors import MalformedFrame, MessageTooBig, PlaitError, TextRefused
 from plait.server.wire.frames import (
     BINARY,
@@ -33,6 +31,7 @@ from plait.server.wire.frames import (
     TEXT,
     Frame,
     FrameReader,
+    apply_mask,
     close_code,
     closing,
     framed,
@@ -49,9 +48,8 @@ SKIPPED_AT_ONCE = 100
 PART_BYTES = 64
 """What a part of a message takes besides its bytes; an empty one, too."""
 
-_MASKED = FAST_SECOND + 6
-"""A whole short frame is that much longer than the byte in it that tells its length."""
-_LONGEST = 6 + 125
+SHORT_BYTES_MAX = 6 + 125
+"""The longest frame whose length is in one byte."""
 
 
 class FramedSocket(asyncio.BufferedProtocol):
@@ -170,14 +168,14 @@ class FramedSocket(asyncio.BufferedProtocol):
         space = self._space
         if (
             self._plain
-            and 6 <= nbytes <= _LONGEST
+            and 6 <= nbytes <= SHORT_BYTES_MAX
             and space[0] == FAST_FIRST
             and space[1] == nbytes + FAST_SECOND - 6
         ):
             self.received(apply_mask(space[6:nbytes], space[2:6]))
         elif (
             self._plain
-            and _LONGEST < nbytes <= self._bytes_max
+            and SHORT_BYTES_MAX < nbytes <= self._bytes_max
             and space[0] == FAST_FIRST
             and space[1] == LONGER_SECOND
             and nbytes == (space[2] << 8) + space[3] + 8

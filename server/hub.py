@@ -215,7 +215,8 @@ class Hub:
         entry = self._entries.get(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
             self._make_place(name)
-            entry = self._entries[name] = Entry(self.clock.monotonic())
+            slot = crc32(name.encode(errors="replace")) % ROOM_TICKS
+            entry = self._entries[name] = Entry(self.clock.monotonic(), slot)
             entry.room = self.start(self._open(name, entry))
         entry.leases += 1
         try:
@@ -337,6 +338,7 @@ class Hub:
         room.saving.logged = loaded.rows
         if self.cluster is not None:
             room.link = self.cluster.attach(room)
+        entry.loaded = room
         return room
 
     def _forget(self, name: str) -> None:
@@ -412,8 +414,9 @@ class Hub:
         """Do what time demands of rooms, and unload those that nobody wants."""
         self._ticks += 1
         self._crowded = False
-        for name, room in self.rooms().items():
-            if crc32(name.encode(errors="replace")) % ROOM_TICKS == self._ticks % ROOM_TICKS:
+        slot = self._ticks % ROOM_TICKS
+        for name, entry in list(self._entries.items()):
+            if entry.slot == slot and (room := entry.loaded) is not None:
                 room.tick()
                 if room.saving.logged > LOGGED_MAX:
                     room.saving.logged = 0

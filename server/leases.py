@@ -10,21 +10,20 @@ from plait.server.room import Room
 class Entry:
     """A room that is open or being opened."""
 
-    __slots__ = ("followed", "idle_since", "leases", "room", "waiting")
+    __slots__ = ("followed", "idle_since", "leases", "loaded", "room", "slot", "waiting")
 
-    def __init__(self, idle_since: float) -> None:
+    def __init__(self, idle_since: float, slot: int) -> None:
         self.leases = 0
+        self.loaded: Room | None = None
+        """The room, once it is there."""
+        self.slot = slot
+        """In which of the ticks it has its turn."""
         self.idle_since = idle_since
         self.room: asyncio.Future[Room]
         self.followed = 0
         """The last row of the store that the room has, with all before it."""
         self.waiting: list[LoggedUpdate] = []
         """Rows of the log that build upon rows yet to come."""
-
-    @property
-    def loaded(self) -> Room | None:
-        """The room, once it is there."""
-        return self.room.result() if self.room.done() and not self.room.exception() else None
 
     def end_lease(self, clock: Clock) -> None:
         """Note that one who held the room does not any more."""

@@ -38,6 +38,7 @@ class Member:
         "lagging_from",
         "missed_presence",
         "outbox",
+        "sent_at",
         "session",
         "socket",
         "unacknowledged",
@@ -58,9 +59,11 @@ class Member:
         self.socket = socket
         self.outbox = socket.outbox
         self.codec = codec
+        self.sent_at = now
+        """When it was sent something; one that hears nothing for long gives up."""
         self.who = who
         """Subject of its principal, empty if unknown; written into the log beside its updates."""
-        self.session = Session(limits, now, may_write=may_write)
+        self.session = Session(limits, may_write=may_write)
         self.unacknowledged = 0
         """Updates of its own that are not committed yet."""
         self.lagging_from: dict[int, int] | None = None
@@ -85,14 +88,14 @@ class Member:
             self.lagging_from is not None
             or self.missed_presence
             or self.waits_for_state
-            or self.session.holds
+            or bool(self.session.held)
         )
 
     def send(self, frame: bytes, now: float) -> bool:
         """Send a frame of sync; return whether it will arrive."""
         arrives = self.outbox.push(frame, now)
         if arrives:
-            self.session.sent_at = now
+            self.sent_at = now
         return arrives
 
     def send_presence(self, entries: list[Entry], now: float) -> None:
@@ -102,6 +105,6 @@ class Member:
     def send_presence_frame(self, frame: bytes, now: float) -> None:
         """Send presence that is encoded already."""
         if self.outbox.push_presence(frame, now):
-            self.session.sent_at = now
+            self.sent_at = now
         else:
             self.missed_presence = True

@@ -81,6 +81,7 @@ class Room:
         self.intake = Intake(self, source, limits, self.answers.answer_waiting)
         self._clock = clock
         self._call_soon = call_soon
+        self._keepalive_seconds = limits.keepalive_seconds
         self._capacity: Capacity[Member] = Capacity(limits)
         self._turn: list[Change] = []
         self._holding = Holding(self, self._capacity, clock, self._counters)
@@ -176,10 +177,10 @@ class Room:
         self.attendance.tell(self.awareness.expire(now))
         self.attendance.flush()  # Whoever has heard this needs no other sign of life.
         for member in list(self.members):
-            if member.socket.outbox.overdue(now):
+            if member.outbox.lagging_since is not None and member.outbox.overdue(now):
                 error = RoomUnavailable("you read too slowly; connect again", limit="slow_reader")
                 member.socket.close(error)
-            elif member.session.needs_keepalive(now):
+            elif now - member.sent_at >= self._keepalive_seconds:
                 member.send_presence([], now)
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)
@@ -362,7 +363,8 @@ class Room:
             return
         now = self._clock.monotonic()
         sent, others = fan_out(members, authors, updates, now, frames)
-        self._counters.send(sent, len(updates[0]))
+        self._counters.frames_sent += sent
+        self._counters.bytes_sent += sent * len(updates[0])
         self._counters.deliveries += sent + len(others) * len(updates)
         for member, encoded in others:
             self.send(member, encoded)

@@ -84,20 +84,20 @@ class Session:
     """What the server knows of one client on one document."""
 
     __slots__ = (
-        "_held",
         "_held_bytes",
         "_limits",
         "_refused_at",
         "asked",
+        "held",
         "may_write",
-        "sent_at",
         "state",
         "takes_updates",
     )
 
-    def __init__(self, limits: Limits, now: float, *, may_write: bool = True) -> None:
+    def __init__(self, limits: Limits, *, may_write: bool = True) -> None:
         self._limits = limits
-        self._held: list[bytes] = []
+        self.held: list[bytes] = []
+        """Updates that wait for what they build upon."""
         self._held_bytes = 0
         self.state = State.OPEN
         self.may_write = may_write
@@ -107,8 +107,6 @@ class Session:
         self._refused_at = -REFUSED_SECONDS
         self.asked = False
         """Whether the client owes a `SyncStep2` to a question of ours."""
-        self.sent_at = now
-        """When the client was last sent anything, in seconds of the room's clock."""
 
     def receive(self, message: Message) -> Effect | None:
         """Return what the room has to do for a message; None if nothing.
@@ -141,7 +139,7 @@ class Session:
         """Take no more messages, and let go of what is held."""
         self.state = State.CLOSED
         self.takes_updates = False
-        self._held.clear()
+        self.held.clear()
         self._held_bytes = 0
 
     # Updates that came before what they build upon
@@ -158,25 +156,14 @@ class Session:
             raise LimitReached(
                 "updates arrive without the ones that they build upon; sync again", limit="pending"
             )
-        self._held.append(update)
+        self.held.append(update)
         ask, self.asked = not self.asked, True
         return ask
 
     def take_held(self) -> list[bytes]:
         """Return the held updates, oldest first, and hold none."""
-        held, self._held, self._held_bytes = self._held, [], 0
+        held, self.held, self._held_bytes = self.held, [], 0
         return held
-
-    @property
-    def holds(self) -> bool:
-        """Whether any update is held."""
-        return bool(self._held)
-
-    # Silence
-
-    def needs_keepalive(self, now: float) -> bool:
-        """Whether the client heard nothing for so long that it is about to give up."""
-        return now - self.sent_at >= self._limits.keepalive_seconds
 
     # One handler a kind of message
 

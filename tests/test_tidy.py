@@ -170,7 +170,6 @@ USERS = {
     },
     "websockets": {
         "server.wire.frames": "takes the masks off frames",
-        "server.framed": "takes the mask off nearly all frames",
     },
     "picows": {
         "server.editors": "is the load generator's socket",

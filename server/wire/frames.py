@@ -8,7 +8,8 @@ short, and what a client announces and does not send takes no memory.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C, where it can be
+# In C, where it can be.
+from websockets.frames import apply_mask as apply_mask  # type: ignore[attr-defined]
 
 from plait.server.errors import MalformedFrame, MessageTooBig, PlaitError
 
@@ -166,7 +167,13 @@ def _fault(first: int, second: int) -> PlaitError | None:
 
 def framed(payload: bytes, opcode: int = BINARY) -> bytes:
     """Return a payload in a frame of its own."""
-    return header(len(payload), opcode) + payload
+    length = len(payload)
+    if length <= CONTROL_BYTES_MAX and opcode == BINARY:
+        return _SHORT_HEADERS[length] + payload
+    return header(length, opcode) + payload
+
+
+_SHORT_HEADERS = [bytes((0x80 | BINARY, length)) for length in range(CONTROL_BYTES_MAX + 1)]
 
 
 def header(length: int, opcode: int = BINARY) -> bytes:

@@ -117,12 +117,8 @@ def inspect(update: bytes, *, any_depth_max: int = 512) -> Shape:
         UpdateRefused: the bytes are not such an update.
     """
     try:
-        match = _typing(update)
-        if match is not None:
-            shape = _typed(match)
-            if shape is not None:
-                return shape
-        return _walk(update, any_depth_max)
+        shape = typed(update)
+        return _walk(update, any_depth_max) if shape is None else shape
     except IndexError:
         raise UpdateRefused("The update ends too early.") from None
     except UnicodeDecodeError:
@@ -139,10 +135,28 @@ def typed(update: bytes) -> Shape | None:
         UpdateRefused: it is such an update and breaks a rule all the same.
     """
     match = _typing(update)
+    if match is None:
+        return None
+    own, first, _, left, left_clock, right, right_clock, size, text = match.groups()
+    length = size[0]
+    if length != len(text):
+        return None  # It ends elsewhere.
     try:
-        return None if match is None else _typed(match)
+        client = _client_id(own)
+        clock = read_var_uint(first, 0)[0]
+        if clock + length > CLOCK_MAX:
+            _refuse_length(client, clock + length)
+        needs: dict[int, int] = {}
+        target = read_var_uint(left_clock, 0)[0]
+        if left != own or target >= clock:
+            _note(_client_id(left), target, client, clock, needs)
+        if right:
+            target = read_var_uint(right_clock, 0)[0]
+            if right != own or target >= clock:
+                _note(_client_id(right), target, client, clock, needs)
     except UintTooLong:
         return None
+    return _new_shape(Shape, ([(client, clock, clock + length)], needs, False, 0, True, False))
 
 
 def is_update(update: bytes) -> bool:
@@ -192,27 +206,6 @@ def _walk(update: bytes, any_depth_max: int) -> Shape:
     return _new_shape(
         Shape, (runs, needs, deletes, findings.types, findings.lossless, findings.astral)
     )
-
-
-def _typed(match: re.Match[bytes]) -> Shape | None:
-    """Return the shape of a match of `_typing`, or None when its text ends elsewhere."""
-    own, first, _, left, left_clock, right, right_clock, size, text = match.groups()
-    length = size[0]
-    if length != len(text):
-        return None
-    client = _client_id(own)
-    clock = read_var_uint(first, 0)[0]
-    if clock + length > CLOCK_MAX:
-        _refuse_length(client, clock + length)
-    needs: dict[int, int] = {}
-    target = read_var_uint(left_clock, 0)[0]
-    if left != own or target >= clock:
-        _note(_client_id(left), target, client, clock, needs)
-    if right:
-        target = read_var_uint(right_clock, 0)[0]
-        if right != own or target >= clock:
-            _note(_client_id(right), target, client, clock, needs)
-    return _new_shape(Shape, ([(client, clock, clock + length)], needs, False, 0, True, False))
 
 
 def _client(

@@ -62,7 +62,7 @@ def typed(*updates: bytes) -> Sequence[bytes]:
 
 
 def test_a_session_that_may_not_write_refuses_updates_of_both_kinds() -> None:
-    session = Session(Limits(), 0, may_write=False)
+    session = Session(Limits(), may_write=False)
     assert not session.takes_updates
     assert session.receive(SyncUpdate(b"update")) == RefuseUpdate()
     assert session.receive(SyncStep2(b"update")) == RefuseUpdate()
@@ -73,7 +73,7 @@ def test_a_session_that_may_not_write_refuses_updates_of_both_kinds() -> None:
 
 
 def test_a_refusal_is_told_every_few_seconds() -> None:
-    session = Session(Limits(), 0, may_write=False)
+    session = Session(Limits(), may_write=False)
     told = [session.tells_refused(now) for now in (0, 1, REFUSED_SECONDS - 0.1, REFUSED_SECONDS, 6)]
     assert told == [True, False, False, True, False]
     session.permit(False)
@@ -81,10 +81,10 @@ def test_a_refusal_is_told_every_few_seconds() -> None:
 
 
 def test_what_is_held_is_dropped_with_the_right() -> None:
-    session = Session(Limits(pending_bytes_max=10), 0)
+    session = Session(Limits(pending_bytes_max=10))
     session.hold(b"x" * 10)
     session.permit(False)
-    assert not session.holds
+    assert not session.held
     session.permit(True)
     assert session.hold(b"y" * 10), "there is room again, and it is asked"
     session.close()

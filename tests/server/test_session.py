@@ -23,7 +23,7 @@ from plait.server.wire.presence import Entry, encode_presence
 
 
 def session() -> Session:
-    return Session(Limits(), 0)
+    return Session(Limits())
 
 
 def test_each_message_has_its_effect() -> None:
@@ -54,16 +54,16 @@ def test_malformed_and_oversized_presence_is_refused() -> None:
     with pytest.raises(DecodeError):
         session().receive(AwarenessUpdate(b"\x05"))
     with pytest.raises(LimitReached):
-        Session(Limits(awareness_bytes_max=3), 0).receive(AwarenessUpdate(b"1234"))
+        Session(Limits(awareness_bytes_max=3)).receive(AwarenessUpdate(b"1234"))
 
 
 def test_the_first_held_update_asks_and_the_next_ones_do_not() -> None:
     waiting = session()
     assert waiting.hold(b"one")
     assert not waiting.hold(b"two")
-    assert waiting.holds
+    assert waiting.held
     assert waiting.take_held() == [b"one", b"two"]
-    assert not waiting.holds
+    assert not waiting.held
 
 
 def test_an_answer_ends_the_question() -> None:
@@ -74,15 +74,7 @@ def test_an_answer_ends_the_question() -> None:
 
 
 def test_held_updates_are_bounded() -> None:
-    waiting = Session(Limits(pending_bytes_max=10), 0)
+    waiting = Session(Limits(pending_bytes_max=10))
     waiting.hold(b"x" * 10)
     with pytest.raises(LimitReached):
         waiting.hold(b"y")
-
-
-def test_silence_calls_for_a_sign_of_life() -> None:
-    silent = Session(Limits(keepalive_seconds=18), 102)
-    assert not silent.needs_keepalive(119)
-    assert silent.needs_keepalive(120)
-    silent.sent_at = 120
-    assert not silent.needs_keepalive(130)
