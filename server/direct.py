@@ -44,14 +44,14 @@ PING_SECONDS = 30
 PINGS_MAX = 2
 """Pings that may go unanswered before it counts as gone. It may be busy with a large document."""
 
-BURST_UNITS = 64
-"""Messages of one client that are handled, one in each turn, before it is asked to wait once."""
 AT_ONCE_UNITS = 8
-"""Messages that are handled at once of a client that has sent several."""
+"""Messages that are handled at once of a client that has sent several; what comes beyond that has
+to wait for its turn.
+"""
 UNIT_BYTES = 4096
 """Long messages count for more, by this measure."""
 FLOOD_UNITS = 4
-"""What is handled at once of a client that had to wait: a tenth of a millisecond."""
+"""What is handled then: a tenth of a millisecond."""
 JOINED_BYTES = 256 << 10
 """Longer messages are put together in a thread."""
 
@@ -161,7 +161,6 @@ class DirectSocket(FramedSocket):
     """
 
     __slots__ = (
-        "_burst",
         "_codec",
         "_hub",
         "_lease",
@@ -169,6 +168,7 @@ class DirectSocket(FramedSocket):
         "_paused",
         "_pings",
         "_sockets",
+        "_units",
         "_visit",
         "_waiting",
         "connection",
@@ -192,7 +192,8 @@ class DirectSocket(FramedSocket):
         self._codec = codec
         self._outbox = DirectOutbox(hub.limits, self.woken)
         self._waiting: asyncio.Task[None] | None = None
-        self._burst = 0
+        self._units = AT_ONCE_UNITS
+        """What may still be handled at once."""
         self._paused = False
         """Whether the transport takes no more."""
         self._pings = 0
@@ -295,26 +296,25 @@ class DirectSocket(FramedSocket):
             and space[1] == nbytes + FAST_SECOND - 6
         ):
             self._pings = 0
-            self._burst += 1
             connection = self.connection
             if (
                 not connection.receive(apply_mask(space[6:nbytes], space[2:6]))
                 and connection.waiting
-                or self._burst > BURST_UNITS
                 or self._hub.writer.full
             ):
                 self._pause()
         else:
+            self._units = AT_ONCE_UNITS
             super().buffer_updated(nbytes)
 
     def received(self, message: bytes) -> None:
         """Take a message."""
         self._pings = 0
-        self._burst += 1 + len(message) // UNIT_BYTES
+        self._units -= 1 + len(message) // UNIT_BYTES
         if (
             not self.connection.receive(message)
             and self.connection.waiting
-            or self._burst > BURST_UNITS
+            or self._units < 0
             or self._hub.writer.full
         ):
             self._pause()
@@ -337,16 +337,12 @@ class DirectSocket(FramedSocket):
         del parts
         await self._wait()
 
-    def _read(self, data: bytes) -> None:
-        self._burst = max(self._burst, BURST_UNITS - AT_ONCE_UNITS)
-        super()._read(data)
-
     def spent(self, length: int) -> None:
         """Count what is no message, or a part of one."""
         self._pings = 0
         self.connection.spend(length)
-        self._burst += 1 + length // UNIT_BYTES
-        if self._burst > BURST_UNITS:
+        self._units -= 1 + length // UNIT_BYTES
+        if self._units < 0:
             self._pause()
 
     def _pause(self) -> None:
@@ -377,7 +373,7 @@ class DirectSocket(FramedSocket):
         next turn.
         """
         if self._waiting is None:
-            self._burst = BURST_UNITS - FLOOD_UNITS if self.waiting else 0
+            self._units = FLOOD_UNITS
             self.go_on_reading()
 
     # Silence

@@ -182,7 +182,20 @@ class FramedSocket(asyncio.BufferedProtocol):
         ):
             self.received(apply_mask(space[8:nbytes], space[4:8]))
         else:
-            self._read(bytes(space[:nbytes]))
+            begin = self._receive_short(nbytes)
+            if begin < nbytes:
+                self._read(bytes(space[begin:nbytes]))
+
+    def _receive_short(self, nbytes: int) -> int:
+        """Take short messages, as long as there are no others; return where the rest begins."""
+        space, at = self._space, 0
+        while self._plain and nbytes - at >= 6 and space[at] == FAST_FIRST:
+            end = at + space[at + 1] - FAST_SECOND + 6
+            if not at + 6 <= end <= min(nbytes, at + SHORT_BYTES_MAX):
+                break
+            self.received(apply_mask(space[at + 6 : end], space[at + 2 : at + 6]))
+            at = end
+        return at
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
@@ -236,6 +249,8 @@ class FramedSocket(asyncio.BufferedProtocol):
         frames = self._reader.read(data)
         if self._frames is not None:  # A transport with TLS may have had more at hand.
             self._frames = _one_after_another(self._frames, frames)
+        elif self._stopped:
+            self._frames = frames
         else:
             self._go_through(frames)
 
@@ -304,11 +319,12 @@ class FramedSocket(asyncio.BufferedProtocol):
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
             if frame.whole:
-                self.begun(frame.payload, frame.whole)
+                self.begun(frame.payload, frame.length)
                 if self._deaf >= 0:
                     return
         self._parts.append(frame.payload)
-        self._parts_bytes += len(frame.payload) + (0 if frame.rest else PART_BYTES)
+        if not frame.rest:
+            self._parts_bytes += PART_BYTES + (frame.length or len(frame.payload))
         if self._parts_bytes > self._bytes_max + PART_BYTES:
             self._refuse(MessageTooBig(f"a message may have {self._bytes_max} bytes"))
             return

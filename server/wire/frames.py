@@ -41,8 +41,10 @@ class Frame(NamedTuple):
     payload: bytes
     rest: bool = False
     """Whether it goes on with the frame before, which was cut here."""
-    whole: int = 0
-    """With the first piece of a frame that is a whole message: the length of that."""
+    length: int = 0
+    """With the first piece of a frame: the length of its payload."""
+    whole: bool = False
+    """With the first piece of a frame: whether it is a whole message."""
 
 
 class FrameReader:
@@ -113,11 +115,12 @@ class FrameReader:
         payload = apply_mask(piece, self._mask)
         opcode, self._opcode = self._opcode, PART
         begun, self._begun = self._begun, True
-        whole = self._left if self._whole and opcode != PART else 0
+        length = 0 if begun else self._left
         self._left -= len(piece)
         turned = len(piece) % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
-        return Frame(opcode, self._whole and not self._left, payload, begun, whole)
+        whole = not begun and self._whole and opcode != PART
+        return Frame(opcode, self._whole and not self._left, payload, begun, length, whole)
 
     def _head(self, data: bytes, at: int) -> tuple[Frame, int, int, bytes]:
         """Return the frame that begins somewhere, without its payload, and the payload's start,

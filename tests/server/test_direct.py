@@ -11,7 +11,7 @@ import pytest
 from plait.server import direct, framed
 from plait.server.app import Plait
 from plait.server.connection import Connection
-from plait.server.direct import BURST_UNITS, PINGS_MAX, DirectOutbox, DirectSocket
+from plait.server.direct import AT_ONCE_UNITS, PINGS_MAX, DirectOutbox, DirectSocket
 from plait.server.errors import PlaitError
 from plait.server.outbox import FAST_BYTES_MAX
 from plait.server.room import Room
@@ -289,7 +289,7 @@ def port_of(client: Raw) -> str:
 async def test_a_burst_is_handled_in_turns_and_in_order() -> None:
     async with node() as server, joined(server) as client:
         author = Author(1)
-        for number in range(BURST_UNITS * 5):
+        for number in range(AT_ONCE_UNITS * 5):
             client.frame(update(author.type(f"{number} ")))
         client.frame(QUERY_AWARENESS)
         reader = Author(2)
@@ -305,7 +305,7 @@ async def test_what_came_before_a_good_bye_is_heard_before_it() -> None:
     """A script that typed much and left lost what had to wait for its turn."""
     async with node() as server, joined(server) as client:
         author = Author(1)
-        for number in range(BURST_UNITS * 3):
+        for number in range(AT_ONCE_UNITS * 3):
             client.frame(update(author.type(f"{number} ")))
         client.frame((1000).to_bytes(2), CLOSE)
         assert (await closed(client))[0] == 1000

@@ -72,7 +72,8 @@ def test_a_frame_that_comes_bit_by_bit_is_given_whole_or_in_pieces(length: int, 
         assert len(frame.payload) >= PIECE_BYTES
     assert [frame.rest for frame in found] == [False] + [True] * (len(found) - 1)
     if len(found) > 1:
-        assert [frame.whole for frame in found] == [length] + [0] * (len(found) - 1)
+        assert [frame.length for frame in found] == [length] + [0] * (len(found) - 1)
+        assert [frame.whole for frame in found] == [True] + [False] * (len(found) - 1)
 
 
 FRAMES = st.lists(
