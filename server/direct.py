@@ -328,6 +328,8 @@ class DirectSocket(FramedSocket):
         """Take a message that came in parts, which are counted already."""
         if sum(map(len, parts)) <= JOINED_BYTES:
             self.connection.receive_counted(b"".join(parts))
+            if self._hub.writer.full or self.connection.waiting:
+                self._pause()
         else:
             self.stop_reading()
             self._waiting = self._hub.spawn(self._receive_parts(parts))

@@ -240,8 +240,8 @@ class FramedSocket(asyncio.BufferedProtocol):
         if self._deaf >= 0:
             self._deaf += len(data)
             if self._deaf > DEAF_BYTES_MAX:
+                self._broken = True
                 self.stop_reading()
-                return
         if self._broken:
             return
         if self._reader is None:
