@@ -15,6 +15,7 @@ Rules:
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from math import ceil, inf
@@ -61,6 +62,8 @@ ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
 LOGGED_MAX = 200
 """Rows that an open room logs before it is considered for compaction."""
+
+_control = re.compile(r"[\x00-\x1f\x7f]").search
 PURGE_SECONDS = 2.0
 """How long other nodes get to notice that a document was deleted before it is forgotten."""
 DELETE_SECONDS = 30.0
@@ -266,7 +269,7 @@ class Hub:
             raise BadRoomName("a room needs a name")
         if len(name.encode(errors="replace")) > limit:
             raise BadRoomName(f"a room's name may have {limit} bytes")
-        if any(character < " " or character == "\x7f" for character in name):
+        if _control(name):
             raise BadRoomName("a room's name can't have control characters")
 
     async def drain(self, timeout_seconds: float) -> None:

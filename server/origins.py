@@ -5,6 +5,7 @@ which page it is. Without this check, a page that somebody happens to visit coul
 the documents on their machine.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ class Origins:
         raise NotAllowed(f"pages of {origin} are not allowed here; see --allow-origin")
 
 
+@lru_cache(maxsize=4096)
 def is_loopback(host: str | None) -> bool:
     """Whether a host's name or address stands for this machine, seen from itself."""
     if host is None:

@@ -239,9 +239,10 @@ class WatchedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """End a head. It may have come at once, so it is measured here as well."""
         self._in_head, self._head_ended, self._in_body = False, True, True
-        self._head_bytes = len(self.url) + sum(
-            len(name) + len(value) + len(b": \r\n") for name, value in self.headers
-        )
+        size = len(self.url) + 4 * len(self.headers)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        self._head_bytes = size
         self._watch.end_head(self)
         if self._head_bytes > self._watch.limits.head_bytes_max:
             raise _HeadTooLarge
