@@ -47,7 +47,7 @@ class Limits:
     addresses_max: int = 10_000
     """Addresses and subjects that are remembered after all their sockets are gone."""
 
-    offences_forgiven: int = 20
+    offences_forgiven: int = 10
     """Refused handshakes, or connections closed for what was sent, that a subject or an address may
     have on its account; whoever has more is kept waiting.
     """

@@ -31,7 +31,7 @@ from plait.server.auth.revocations import (
     new_revocation,
     to_record,
 )
-from plait.server.errors import BadRequest, ClientError, NotAllowed
+from plait.server.errors import BadRequest, ClientError, NotAllowed, Unauthorized
 from plait.server.openapi import Answer, Operation, Parameter, content
 from plait.server.records import Records
 from plait.server.rest import Bodies, Call
@@ -238,7 +238,7 @@ class Rights:
 
         Raises:
             BadGrant: nothing is given.
-            NotAllowed
+            Unauthorized, NotAllowed: it is more.
         """
         if not grants:
             raise BadGrant("grants say what the holder may do; there has to be one")
@@ -248,17 +248,24 @@ class Rights:
         for grant in grants:
             lasting = Grant(grant.docs, grant.access, min(grant.until, until))
             if not self._guard.may_grant(principal, lasting, now):
-                raise NotAllowed(
-                    f"you have to be admin of {grant.docs!r:.100} for as long as what you give"
-                )
+                of = f"{grant.docs!r:.100} for as long as what you give"
+                raise _refusal(principal, of)
 
     def _check_may_revoke(self, principal: Principal, docs: str | None) -> None:
         if not self._guard.administers(principal, docs or "*"):
-            raise NotAllowed(f"you have to be admin of {docs or 'all documents'!r:.100}")
+            raise _refusal(principal, f"{docs or 'all documents'!r:.100}")
 
     def _note(self, event: str, call: Call, **facts: object) -> None:
         address = call.request.client.host if call.request.client else None
         self._guard.audit.note(event, **{"by": call.principal.subject, "address": address, **facts})
+
+
+def _refusal(principal: Principal, of: str) -> ClientError:
+    """Return what somebody is told who is not admin of something: that a token is needed, or that
+    theirs is not enough.
+    """
+    kind = NotAllowed if principal.token_id else Unauthorized
+    return kind(f"you have to be admin of {of}")
 
 
 def _key_told(record: Record) -> dict[str, Any]:

@@ -296,6 +296,15 @@ async def test_documents_that_are_taken_from_everybody_can_be_given_back() -> No
         assert (await client.get(path("a"), headers=ROOT)).status_code == 200
 
 
+async def test_who_has_no_token_is_told_that_one_would_help() -> None:
+    """It was told no, as if nothing could be done about it."""
+    async with serving(**SETTINGS) as (_, client):
+        body = {"sub": "bob", "grants": [grant("a")]}
+        assert error(await client.post("/api/tokens", json=body), 401)
+        assert error(await client.post("/api/revocations", json={"docs": "a"}), 401)
+        assert error(await client.get("/api/keys"), 401)
+
+
 async def test_where_nothing_is_configured_rights_can_be_taken_away_too() -> None:
     async with serving() as (_, client):
         made = await client.post("/api/revocations", json={"docs": "a"})
