@@ -104,6 +104,7 @@ NEEDED = {
 }
 """The level that each action takes."""
 
+
 def expected(action: str, credential: str, level: int, well: int) -> int:
     """Return the status that an action is answered with: the oracle."""
     if action == "metrics":
