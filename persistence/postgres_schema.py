@@ -107,6 +107,8 @@ MIGRATIONS: Sequence[Migration] = (
     CREATE INDEX outbox_told ON plait.outbox (document, id)
         WHERE kind IN ('changed', 'created', 'deleted', 'undeleted')
     """,
+    # In snapshots that were made before, nobody has looked for keys.
+    "ALTER TABLE plait.snapshots ADD COLUMN keyed boolean NOT NULL DEFAULT true",
 )
 
 

@@ -119,6 +119,8 @@ MIGRATIONS: Sequence[Migration] = (
         WHERE kind IN ('changed', 'created', 'deleted', 'undeleted')
         """,
     ),
+    # In snapshots that were made before, nobody has looked for keys.
+    ("ALTER TABLE snapshots ADD COLUMN keyed INTEGER NOT NULL DEFAULT 1",),
 )
 
 

@@ -46,12 +46,12 @@ def load(connection: sqlite3.Connection, document: str) -> tuple[Stored, int | N
 
 def _load_snapshot(connection: sqlite3.Connection, identity: int, document: str) -> Snapshot | None:
     row = connection.execute(
-        "SELECT upto, at_ms, types, lossy, astral, slices FROM snapshots WHERE document = ?",
+        "SELECT upto, at_ms, types, lossy, astral, keyed, slices FROM snapshots WHERE document = ?",
         (identity,),
     ).fetchone()
     if row is None:
         return None
-    upto, at_ms, types, lossy, astral, count = row
+    upto, at_ms, types, lossy, astral, keyed, count = row
     slices = connection.execute(
         "SELECT number, bytes FROM slices WHERE document = ? ORDER BY number", (identity,)
     ).fetchall()
@@ -59,9 +59,8 @@ def _load_snapshot(connection: sqlite3.Connection, identity: int, document: str)
         raise StoreCorrupt(
             f"the snapshot has {len(slices)} of {count} slices", document=document, hint=_CHECK_HINT
         )
-    return Snapshot(
-        upto, tuple(piece for _, piece in slices), at_ms, types, bool(lossy), bool(astral)
-    )
+    pieces = tuple(piece for _, piece in slices)
+    return Snapshot(upto, pieces, at_ms, types, bool(lossy), bool(astral), bool(keyed))
 
 
 def _rows(

@@ -199,7 +199,7 @@ def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snaps
     connection.execute("DELETE FROM slices WHERE document = ?", (identity,))
     connection.execute("DELETE FROM snapshots WHERE document = ?", (identity,))
     connection.execute(
-        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             identity,
             snapshot.upto,
@@ -208,6 +208,7 @@ def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snaps
             snapshot.types,
             snapshot.lossy,
             snapshot.astral,
+            snapshot.keyed,
         ),
     )
     connection.executemany(

@@ -114,6 +114,8 @@ class Snapshot:
     """Whether pycrdt would re-encode some of it with loss (`plait.server.wire.update`)."""
     astral: bool = False
     """Whether there are characters beyond U+FFFF in it, which pycrdt can't split."""
+    keyed: bool = True
+    """Whether anything in it has a key (`plait.server.wire.keys`), or nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
    `_known` is our own count of what is there.
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
-4. pycrdt can't split a surrogate pair, re-encodes some values with loss, and never frees a
-   document that had a subdocument. `surrogates`, `originals` and `subdocuments` mend that.
+4. pycrdt can't split a surrogate pair, re-encodes some values with loss, never frees a document
+   that had a subdocument, and uses memory that it has freed if several values of a key come at
+   once. `surrogates`, `originals`, `subdocuments` and `keys` mend that.
 5. A full state is compared with the document before anybody is given it.
 """
 
@@ -24,10 +25,10 @@ from pycrdt import _pycrdt
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.updates import broken, state_vector_of, unknown_part
-from plait.server.wire import originals, subdocuments, surrogates
+from plait.server.wire import keys, originals, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
-from plait.server.wire.update import Shape, inspect, typed
+from plait.server.wire.update import Shape, inspect, typed, typed_neighbours
 
 BYTES_PER_BLOCK = 200
 BYTES_PER_ENCODED_BYTE = 12
@@ -66,6 +67,7 @@ class Document:
         self._types = 0
         self._pairs: set[tuple[int, int]] = set()
         self._torn: set[tuple[int, int]] = set()
+        self._keyed = keys.Keyed()
         self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
         self._hides = False
@@ -137,6 +139,9 @@ class Document:
         for other, clock in shape.needs.items():
             if clock > known.get(other, 0):
                 return None
+        keyed = self._keyed
+        if keyed.bounds and any(place in keyed for place in typed_neighbours(update)):
+            return None
         try:
             if self._typing is None:
                 self._typing = self._doc.create_transaction()
@@ -216,18 +221,23 @@ class Document:
         """
         self._torn |= pairs
 
-    def load_slice(self, update: bytes, *, lossy: bool, astral: bool) -> None:
+    def load_slice(self, update: bytes, *, lossy: bool, astral: bool, keyed: bool) -> None:
         """Apply a slice of a snapshot that Plait wrote, and checked when it was written.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
             astral: whether it has characters beyond U+FFFF.
+            keyed: whether anything in it has a key.
         """
+        given = update
+        if keyed:
+            given, found = keys.one_by_one(given, self._keyed)
+            self._keyed.add(found)
         if lossy:
             self._originals.update(originals.collect(update))
+            given = self._without_subdocuments(given)
         if astral:
-            self._pairs |= surrogates.pairs(update) - self._torn
-        given = self._without_subdocuments(update) if lossy else update
+            self._pairs |= surrogates.pairs(given) - self._torn
         self._to_pycrdt(surrogates.rewrite(given, self._torn) if self._torn else given)
         self.memory_bytes += BYTES_PER_ENCODED_BYTE * len(update)
         self.size_bytes += len(update)
@@ -339,15 +349,24 @@ class Document:
 
     def _integrate(self, update: bytes, shape: Shape) -> Applied:
         self.check_types(shape)
+        given, found = update, None
+        if shape.keyed or self._keyed.bounds:
+            given, found = keys.one_by_one(given, self._keyed)
         if not shape.lossless:
             self._originals.update(originals.collect(update))
-        given = update if shape.lossless else self._without_subdocuments(update)
+            given = self._without_subdocuments(given)
         if shape.astral or self._pairs:
             given = self._without_cut_pairs(given)
         known = self._known
         new = any(end > known.get(client, 0) for client, _, end in shape.runs)
         # New structs are a change; whether a deletion is one, only pycrdt knows.
         changed = self._to_pycrdt(given, watch=not new) or new
+        if found:
+            # What it repeats may be a lie.
+            starts = (
+                (client, max(first, known.get(client, 0)), end) for client, first, end in found
+            )
+            self._keyed.add(run for run in starts if run[1] < run[2])
         for client, _, end in shape.runs:
             if end > known.get(client, 0):
                 known[client] = end

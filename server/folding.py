@@ -16,7 +16,7 @@ from plait.server.errors import DocumentBroken
 from plait.server.limits import Limits
 from plait.server.replay import restore, restore_snapshot
 from plait.server.updates import merge
-from plait.server.wire import originals, surrogates
+from plait.server.wire import keys, originals, surrogates
 from plait.server.wire.slices import slice_state
 from plait.server.wire.structs import Deletes, read_deletes, sections
 from plait.server.wire.update import inspect
@@ -75,7 +75,8 @@ def fold_snapshot(
     merged = merge(parts)
     # As `Document` gave them to pycrdt, which would shift what follows a character that is cut.
     torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
-    merged = document.mended(surrogates.rewrite(merged, torn))
+    merged, _ = keys.one_by_one(surrogates.rewrite(merged, torn), keys.Keyed())
+    merged = document.mended(merged)
     return _proven(empty, merged, document, limits, _same_clocks)
 
 
@@ -95,6 +96,7 @@ def _proven(
         types=sum(shape.types for shape in shapes),
         lossy=not all(shape.lossless for shape in shapes),
         astral=any(shape.astral for shape in shapes),
+        keyed=any(shape.keyed for shape in shapes),
     )
     fresh = Document(limits)
     for _ in restore_snapshot(fresh, snapshot):

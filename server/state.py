@@ -15,7 +15,7 @@ from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.folding import read
 from plait.server.limits import Limits
 from plait.server.updates import merge
-from plait.server.wire import surrogates
+from plait.server.wire import keys, surrogates
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import inspect
 
@@ -84,7 +84,8 @@ def _encoded(document: Document, stored: Stored, waiting: Sequence[LoggedUpdate]
     parts += [row.update for row in stored.updates if row.seq not in late]
     merged = merge(parts)
     torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
-    return document.mended(surrogates.rewrite(merged, torn))
+    given, _ = keys.one_by_one(surrogates.rewrite(merged, torn), keys.Keyed())
+    return document.mended(given)
 
 
 def rows_for(stored: Stored, update: bytes, limits: Limits) -> list[bytes]:

@@ -62,7 +62,8 @@ LAYERS = (
     "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
     "server.wire.envelope",
     "server.wire.structs",
-    "server.wire.originals server.wire.slices server.wire.subdocuments server.wire.surrogates",
+    "server.wire.keys server.wire.originals server.wire.slices server.wire.subdocuments",
+    "server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
     "server.updates",
     "server.content",

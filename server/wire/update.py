@@ -76,6 +76,8 @@ class Shape(NamedTuple):
     """False when pycrdt writes something else than it reads: BigInt, negative zero, subdocument."""
     astral: bool
     """Whether text has characters of two UTF-16 units, which can be split: see `surrogates`."""
+    keyed: bool
+    """Whether a struct tells a key; others take theirs from a neighbour: see `keys`."""
 
 
 # What typing makes, nine of ten updates: one struct with a few ASCII characters after another, and
@@ -103,6 +105,7 @@ class _Findings:
     types = 0
     lossless = True
     astral = False
+    keyed = False
     any_depth_max = 512
 
 
@@ -156,7 +159,22 @@ def typed(update: bytes) -> Shape | None:
                 _note(_client_id(right), target, client, clock, needs)
     except UintTooLong:
         return None
-    return _new_shape(Shape, ([(client, clock, clock + length)], needs, False, 0, True, False))
+    return _new_shape(
+        Shape, ([(client, clock, clock + length)], needs, False, 0, True, False, False)
+    )
+
+
+def typed_neighbours(update: bytes) -> list[tuple[int, int]]:
+    """Return the (client, clock) of what is left of the text in an update that `typed` accepts,
+    and of what is right of it, if anything is.
+    """
+    match = _typing(update)
+    assert match is not None
+    _, _, _, left, left_clock, right, right_clock, *_ = match.groups()
+    found = [(_client_id(left), read_var_uint(left_clock, 0)[0])]
+    if right:
+        found.append((_client_id(right), read_var_uint(right_clock, 0)[0]))
+    return found
 
 
 def is_update(update: bytes) -> bool:
@@ -204,7 +222,11 @@ def _walk(update: bytes, any_depth_max: int) -> Shape:
         # Yjs takes only the last, yrs both, with a gap of 2^32 between them.
         _refuse("A client occurs twice in the update.")
     return _new_shape(
-        Shape, (runs, needs, deletes, findings.types, findings.lossless, findings.astral)
+        Shape,
+        (
+            *(runs, needs, deletes),
+            *(findings.types, findings.lossless, findings.astral, findings.keyed),
+        ),
     )
 
 
@@ -240,6 +262,8 @@ def _client(
         kind = info & KIND
         if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) and info and info != SKIP:
             position = _parent(update, position, info, client, clock, needs)
+            if info & HAS_KEY:
+                findings.keyed = True
         if kind == STRING:
             size = update[position]
             if size < 128:

@@ -34,8 +34,6 @@ from tests.wire.test_fuzz_updates import WAITING, WRONG_PARENT
 NOTHING = b"\x00\x00"
 LIMITS = Limits(nested_types_max=50, any_depth_max=20)
 
-MARK = b"\xfe mark of a subdocument \xff"
-
 # A document is thrown away for these, and made anew from what was before.
 BREAKS = ("must be deleted or shared ref type", "wait for one another")
 
@@ -76,9 +74,12 @@ def take_apart(data: bytes) -> None:
     for client, _, end in shape.runs:
         expect(end <= ends.get(client, -1), "a run ends behind its structs")
     read_deletes(data, position)
-    hidden = subdocuments.hide(data, MARK)
+    hidden = subdocuments.hide(data, fuzz_updates.MARK)
     inspect(hidden)
-    expect(subdocuments.show(hidden, MARK) == data, "a hidden subdocument does not come back")
+    expect(
+        subdocuments.show(hidden, fuzz_updates.MARK) == data,
+        "a hidden subdocument does not come back",
+    )
     kept = originals.collect(data)
     expect(originals.put_back(data, kept) == data, "an original is not what it was")
     pairs = surrogates.pairs(data)
@@ -105,30 +106,10 @@ def alike(one: Document, other: Document) -> bool:
     """Return whether two documents are the same once they have been loaded.
 
     Of what no client writes, a document that is loaded may make something else than one to which
-    it comes bit by bit. Of several values of one key that were told as one struct, it deletes all
-    but the last if it comes to split them (as Yjs does): of these only the clocks are compared. And
-    it puts a struct elsewhere whose right neighbour is left of its left one. No server shows that
-    place to anybody: it hands out the structs, which are the same.
+    it comes bit by bit: it puts a struct elsewhere whose right neighbour is left of its left one.
+    No server shows that place to anybody: it hands out the structs, which are the same.
     """
-    if same(one, other):
-        return True
-    if has_values_in_one(one) or has_values_in_one(other):
-        return one.clocks() == other.clocks()
-    return units(loaded_twice(one)) == units(loaded_twice(other))
-
-
-def has_values_in_one(made: Document) -> bool:
-    """Return whether there are several values of one key in a struct."""
-    keyed: set[tuple[int, int]] = set()
-    structs = list(read_structs(made.encode()))
-    while True:
-        before = len(keyed)
-        for each in structs:
-            if each.key is not None or not keyed.isdisjoint((each.origin, each.right_origin)):
-                keyed |= {(each.client, each.clock + number) for number in range(each.length)}
-        if len(keyed) == before:
-            break
-    return any(each.length > 1 and (each.client, each.clock) in keyed for each in structs)
+    return same(one, other) or units(loaded_twice(one)) == units(loaded_twice(other))
 
 
 def loaded_twice(made: Document) -> Document:
@@ -201,7 +182,7 @@ def load(made: Document, state: bytes) -> None:
     loaded = Document(LIMITS)
     for part in slice_state(state, 16):
         inspect(part)
-        loaded.load_slice(part, lossy=True, astral=True)
+        loaded.load_slice(part, lossy=True, astral=True, keyed=True)
     loaded.slices_loaded(made.types)
     expect(alike(loaded, made), "slices make another document")
     expect(loaded.clocks() == made.clocks(), "slices make other clocks")

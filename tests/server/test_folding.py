@@ -78,6 +78,20 @@ def test_rows_that_are_not_ready_are_not_covered() -> None:
     assert fold_snapshot(stored(updates[2:]), LIMITS, 0) is None
 
 
+def test_a_snapshot_tells_whether_anything_has_a_key() -> None:
+    author = Author(1)
+    typed = author.type("hello")
+    author.map["k"] = 1
+    snapshot = fold_snapshot(stored([typed]), LIMITS, 0)
+    assert snapshot is not None and not snapshot.keyed
+    snapshot = fold_snapshot(stored([author.state()]), LIMITS, 0)
+    assert snapshot is not None and snapshot.keyed
+    document, _ = read(stored([], snapshot), LIMITS)
+    # Client 1's sixth place is the value.
+    with pytest.raises(UpdateRefused, match="left of a value that has a key"):
+        document.apply(bytes.fromhex("01010900440105016100"))
+
+
 def test_nothing_to_cover_is_no_snapshot() -> None:
     assert fold_snapshot(Stored("a"), LIMITS, 0) is None
 

@@ -22,7 +22,7 @@ from typing import Any
 from pycrdt import Doc, get_state, merge_updates
 
 from plait.server.errors import UpdateRefused
-from plait.server.wire import surrogates
+from plait.server.wire import keys, subdocuments, surrogates
 from plait.server.wire.lib0 import write_var_uint
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.structs import Struct, read_deletes, read_structs, sections, write_deletes
@@ -32,6 +32,7 @@ AnyDoc = Doc[Any]
 
 VECTORS = Path(__file__).parent / "vectors" / "updates.json"
 NUMBERS = (0, 1, 2, 3, 5, 127, 128, (1 << 31) - 2, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 52)
+MARK = b"\xfe mark of a subdocument \xff"
 DEADLINE_SECONDS = 20
 BATCH = 20_000
 
@@ -188,6 +189,13 @@ def attempt(state: bytes, update: bytes) -> str:
     """Do with an update what a server does, and return what came of it."""
     try:
         shape = inspect(update)
+    except UpdateRefused:
+        return "refused"
+    keyed = keys.Keyed()
+    state, runs = keys.one_by_one(subdocuments.hide(state, MARK), keyed)
+    keyed.add(runs)
+    try:
+        update, _ = keys.one_by_one(subdocuments.hide(update, MARK), keyed)
     except UpdateRefused:
         return "refused"
     doc: AnyDoc = Doc()

@@ -3,6 +3,7 @@
 A test that fails here because pycrdt no longer dies is good news: then the rule can go.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,22 @@ for line in sys.stdin:
     doc.apply_update(bytes.fromhex(line))
 doc.get_update()
 print(doc.get_state().hex())
+"""
+
+
+SERVER = """
+import sys
+from plait.server.document import Document
+from plait.server.errors import UpdateRefused
+from plait.server.limits import Limits
+made = Document(Limits())
+for line in sys.stdin:
+    try:
+        made.apply(bytes.fromhex(line))
+    except UpdateRefused as error:
+        print(error)
+made.encode()
+print("alive")
 """
 
 
@@ -80,14 +97,17 @@ KILLERS = {
 }
 
 
-def outcome(updates: list[bytes]) -> str:
-    """Return what becomes of a process that lets bare pycrdt have these updates."""
+def outcome(
+    updates: list[bytes], environment: dict[str, str] | None = None, code: str = CHILD
+) -> str:
+    """Return what becomes of a process that lets bare pycrdt, or other code, have these updates."""
     child = subprocess.run(
-        [sys.executable, "-c", CHILD],
+        [sys.executable, "-c", code],
         input="\n".join(update.hex() for update in updates),
         capture_output=True,
         text=True,
         timeout=60,
+        env={**os.environ, **(environment or {})},
     )
     if child.returncode < 0:
         return signal.Signals(-child.returncode).name
@@ -166,6 +186,45 @@ def test_half_a_deleted_emoji_corrupts_pycrdt_and_is_found() -> None:
     assert inspect(HALF_DELETED[0]).astral
     known = surrogates.pairs(HALF_DELETED[0])
     assert surrogates.broken(known, surrogates.cuts(HALF_DELETED[1])) == {(7, 1)}
+
+
+STRICT = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""Makes glibc overwrite memory that is freed, so that its use shows at once."""
+
+USES_FREED_MEMORY = {
+    # A map with a key of three values in one struct, of which the last is deleted, then the map,
+    # and then the first, which had been left over.
+    "several values of a key": hexadecimal(
+        "010203000701016d0128000300016c037d017d017d0100",
+        "000103010301",
+        "000103010001",
+        "000103010101",
+    ),
+    # A map with an element and a key; what comes between the two; the map goes, and the key's
+    # value, which had been forgotten.
+    "left of a value of a key": hexadecimal(
+        "010303000701016d0104000300016128000300016b017d0100",
+        "01010303c803010302017d0200",
+        "000103010001",
+        "000103010201",
+    ),
+    # The process died of this one when a fuzzer had tried others like it.
+    "as it was found": hexadecimal(
+        "010181bcc1960b002701016d036d61700100",
+        "010181bcc1960b01270081bcc1960b00000000",
+        "010181bcc1960b028481bcc1960b010663646566676800",
+        "010181bcc1960b08c481bcc1960b0281bcc1960b0303efbfbd0181bcc1960b010001",
+        "000181bcc1960b010106",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USES_FREED_MEMORY)
+def test_makes_pycrdt_use_freed_memory_and_is_mended_or_refused(name: str) -> None:
+    """Found by fuzzing documents; glibc noticed only that its own records were overwritten."""
+    updates = USES_FREED_MEMORY[name]
+    assert outcome(updates, STRICT) == CRASH
+    assert outcome(updates, STRICT, SERVER).endswith("alive")
 
 
 MISREAD = {

@@ -1,0 +1,196 @@
+"""Take care of what a key of a map holds, which pycrdt must be told one value at a time.
+
+The values that a key has had are a chain: each has the one before it for its origin, from which it
+takes the key as well, and all but the last are deleted. yrs 0.28 relies on that when a shared type
+is deleted: it deletes the last value of each of its keys and what is linked to that, and frees the
+type. What is left over refers to freed memory from then on. pycrdt writes there, and sends clients
+what it finds there. Two things make something be left over:
+
+*   Several values in one struct. When yrs cuts it in two, the left part is neither deleted nor the
+    last one. Yjs writes such structs, of values that are all deleted, if it does not collect
+    garbage or an `Y.UndoManager` keeps them. So pycrdt is given the last value, which is what Yjs
+    shows, and that those before it are deleted.
+*   A struct with another one to its right that has a key. yrs takes the key from there if what is
+    to the left has none, and forgets which value the key had. Yjs never writes that: a new value is
+    to the right of all others. So it is refused.
+
+A key is on the wire only in a struct that has no origin, so a document keeps which of its places
+have one.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from plait.server.errors import UpdateRefused
+from plait.server.wire.lib0 import read_var_uint, var_bytes, write_var_uint
+from plait.server.wire.structs import Id, Struct, read_section, read_structs, sections
+from plait.server.wire.update import (
+    DELETED,
+    GC,
+    HAS_KEY,
+    HAS_ORIGIN,
+    HAS_RIGHT_ORIGIN,
+    KIND,
+    SKIP,
+    STRING,
+    Runs,
+    value_end,
+)
+
+_HALF = "\ufffd"
+
+
+class Keyed:
+    """The places, (client, clock), of a document that have a key."""
+
+    def __init__(self, runs: Iterable[tuple[int, int, int]] = ()) -> None:
+        self.bounds: dict[int, list[int]] = {}
+        """For each client, where a range begins, where it ends, where the next one begins..."""
+        self.add(runs)
+
+    def add(self, runs: Iterable[tuple[int, int, int]]) -> None:
+        """Add ranges."""
+        for client, first, end in runs:
+            bounds = self.bounds.setdefault(client, [])
+            left, right = bisect_left(bounds, first), bisect_right(bounds, end)
+            bounds[left:right] = [first] * (left % 2 == 0) + [end] * (right % 2 == 0)
+
+    def __contains__(self, place: Id | None) -> bool:
+        if place is None:
+            return False
+        client, clock = place
+        return bisect_right(self.bounds.get(client, ()), clock) % 2 == 1
+
+
+def one_by_one(update: bytes, keyed: Keyed) -> tuple[bytes, Runs]:
+    """Return an update as pycrdt may have it, and the runs of its places that have a key.
+
+    Args:
+        keyed: what the document has already.
+
+    Raises:
+        UpdateRefused: something is to be put to the left of a place that has a key.
+    """
+    found, others, rights = [], [], []
+    lasts: set[Id] = set()
+    for each in read_structs(update):
+        if each.kind == GC or each.kind == SKIP:
+            continue
+        origin = each.origin
+        # Yjs always builds upon the last place of a struct.
+        if each.key is not None or origin in lasts or (origin is not None and origin in keyed):
+            found.append(each)
+            lasts.add((each.client, each.clock + each.length - 1))
+        elif origin is not None:
+            others.append(each)
+        if each.right_origin is not None:
+            rights.append(each)
+    new = Keyed(_runs(found)) if others or rights else Keyed()
+    if any(each.origin in new for each in others):
+        found += _following(found, others)
+        new = Keyed(_runs(found))
+    for each in rights:
+        if each.right_origin in keyed or each.right_origin in new:
+            raise UpdateRefused(
+                f"Struct {each.clock} of client {each.client} is left of a value that has a key."
+            )
+    joined = {
+        (each.client, each.clock) for each in found if each.length > 1 and each.kind != DELETED
+    }
+    return _separated(update, joined) if joined else update, _runs(found)
+
+
+def _runs(structs: Iterable[Struct]) -> Runs:
+    """Return the runs of structs, those as one that follow one another."""
+    runs: Runs = []
+    before, first, end = -1, 0, 0
+    for each in structs:
+        if each.client != before or each.clock != end:
+            if end > first:
+                runs.append((before, first, end))
+            before, first = each.client, each.clock
+        end = each.clock + each.length
+    if end > first:
+        runs.append((before, first, end))
+    return runs
+
+
+def _following(found: Sequence[Struct], others: Sequence[Struct]) -> list[Struct]:
+    """Return those of the other structs that build upon what was found, or upon each other and so
+    upon that: upon the middle of a struct, or upon one further on, of another client.
+    """
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    for each in sorted([*found, *others], key=lambda each: each.clock):
+        places[each.client].append(each.clock)
+    following: defaultdict[Id, list[tuple[int, Struct]]] = defaultdict(list)
+    for each in others:
+        assert each.origin is not None
+        client, clock = each.origin
+        clocks = places.get(client, [])
+        index = bisect_right(clocks, clock)
+        if index:
+            following[client, clocks[index - 1]].append((clock, each))
+    seen = {(each.client, each.clock) for each in found}
+    reached = list(found)
+    for each in reached:  # It grows meanwhile.
+        for clock, other in following.get((each.client, each.clock), ()):
+            place = other.client, other.clock
+            # There may be something else in between.
+            if place not in seen and clock < each.clock + each.length:
+                seen.add(place)
+                reached.append(other)
+    return reached[len(found) :]
+
+
+def _separated(update: bytes, joined: set[Id]) -> bytes:
+    """Return an update in which these structs are two: all values but the last, and the last."""
+    found, position = sections(update)
+    pieces = [write_var_uint(len(found))]
+    for section in found:
+        body: list[bytes] = []
+        more = 0
+        for struct in read_section(update, section):
+            if (struct.client, struct.clock) in joined:
+                body += _two(update, struct)
+                more += 1
+            else:
+                body.append(update[struct.start : struct.end])
+        pieces += (
+            write_var_uint(section.structs + more),
+            write_var_uint(section.client),
+            write_var_uint(section.clock),
+            *body,
+        )
+    pieces.append(update[position:])
+    return b"".join(pieces)
+
+
+def _two(update: bytes, struct: Struct) -> tuple[bytes, ...]:
+    info = update[struct.start]
+    kind = info & KIND
+    before = struct.clock + struct.length - 2
+    right = b""
+    if struct.right_origin is not None:
+        right = b"".join(map(write_var_uint, struct.right_origin))
+    return (
+        bytes((info - kind + DELETED,)),
+        update[struct.start + 1 : struct.content],
+        write_var_uint(struct.length - 1),
+        bytes((kind | HAS_KEY | HAS_ORIGIN | (HAS_RIGHT_ORIGIN if right else 0),)),
+        write_var_uint(struct.client) + write_var_uint(before) + right,
+        _last(update, struct),
+    )
+
+
+def _last(update: bytes, struct: Struct) -> bytes:
+    """Return the last value of a struct as the content of another one. Only text and JSON-like
+    values can be several.
+    """
+    size, position = read_var_uint(update, struct.content)
+    if struct.kind == STRING:
+        last = update[position : position + size].decode()[-1]
+        return var_bytes((last if last < "\U00010000" else _HALF).encode())
+    for _ in range(size - 1):
+        position, _ = value_end(update, position)
+    return b"\x01" + update[position : struct.end]
