@@ -17,7 +17,7 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
 
 import os
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from enum import Enum, auto
 
 from pycrdt import _pycrdt
@@ -221,8 +221,11 @@ class Document:
         """
         self._torn |= pairs
 
-    def load_slice(self, update: bytes, *, lossy: bool, astral: bool, keyed: bool) -> None:
-        """Apply a slice of a snapshot that Plait wrote, and checked when it was written.
+    def load_slice(
+        self, update: bytes, *, lossy: bool, astral: bool, keyed: bool
+    ) -> Iterator[None]:
+        """Apply a slice of a snapshot that Plait wrote, and checked when it was written; in steps,
+        since looking for keys takes a while.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
@@ -231,7 +234,7 @@ class Document:
         """
         given = update
         if keyed:
-            given, found = keys.one_by_one(given, self._keyed)
+            given, found = yield from keys.one_by_one_in_steps(given, self._keyed)
             self._keyed.add(found)
         if lossy:
             self._originals.update(originals.collect(update))

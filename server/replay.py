@@ -53,9 +53,10 @@ def _find_torn(document: Document, stored: Stored) -> Iterator[int]:
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
     for part in snapshot.slices:
-        document.load_slice(
+        for _ in document.load_slice(
             part, lossy=snapshot.lossy, astral=snapshot.astral, keyed=snapshot.keyed
-        )
+        ):
+            yield 0
         yield len(part)
     document.slices_loaded(snapshot.types)
 

@@ -20,7 +20,7 @@ have one.
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import read_var_uint, var_bytes, write_var_uint
@@ -38,6 +38,7 @@ from plait.server.wire.update import (
     value_end,
 )
 
+STEP_STRUCTS = 500
 _HALF = "\ufffd"
 
 
@@ -72,9 +73,22 @@ def one_by_one(update: bytes, keyed: Keyed) -> tuple[bytes, Runs]:
     Raises:
         UpdateRefused: something is to be put to the left of a place that has a key.
     """
+    steps = one_by_one_in_steps(update, keyed)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: tuple[bytes, Runs] = end.value
+            return found
+
+
+def one_by_one_in_steps(update: bytes, keyed: Keyed) -> Generator[None, None, tuple[bytes, Runs]]:
+    """Do the same, and give others a chance after some `STEP_STRUCTS`, which take 2 ms or so."""
     found, others, rights = [], [], []
     lasts: set[Id] = set()
-    for each in read_structs(update):
+    for number, each in enumerate(read_structs(update), 1):
+        if number % STEP_STRUCTS == 0:
+            yield
         if each.kind == GC or each.kind == SKIP:
             continue
         origin = each.origin

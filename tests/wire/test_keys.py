@@ -10,7 +10,7 @@ from pycrdt import Array, Doc, Map
 from plait.server.document import Applied, Document
 from plait.server.errors import UpdateRefused
 from plait.server.limits import Limits
-from plait.server.wire.keys import Keyed, one_by_one
+from plait.server.wire.keys import STEP_STRUCTS, Keyed, one_by_one, one_by_one_in_steps
 from plait.server.wire.slices import slice_state
 from plait.server.wire.structs import read_structs
 from plait.server.wire.update import DELETED, inspect
@@ -165,7 +165,7 @@ def test_a_loaded_document_knows_the_keys() -> None:
         bytes.fromhex("01010301480300017d0200"),
     )
     made = Document(Limits())
-    made.load_slice(value, lossy=False, astral=False, keyed=True)
+    list(made.load_slice(value, lossy=False, astral=False, keyed=True))
     made.slices_loaded(types=0)
     with pytest.raises(UpdateRefused, match="left of a value"):
         made.apply(left)
@@ -182,3 +182,14 @@ def test_a_long_chain_between_two_clients_takes_no_time() -> None:
     state = made[0].get_update()
     _, found = one_by_one(state, Keyed())
     assert sum(end - first for _, first, end in found) == 600
+
+
+def test_looking_through_a_long_update_gives_others_a_chance() -> None:
+    """A slice of small values took 20 ms, in which nobody else was served."""
+    doc: Doc[Any] = Doc()
+    values = doc.get("values", type=Map)
+    with doc.transaction():
+        for number in range(2 * STEP_STRUCTS):
+            values[f"key {number}"] = number
+    steps = one_by_one_in_steps(doc.get_update(), Keyed())
+    assert sum(1 for _ in steps) == 2
