@@ -50,8 +50,8 @@ to wait for its turn.
 """
 UNIT_BYTES = 4096
 """Long messages count for more, by this measure."""
-FLOOD_UNITS = 4
-"""What is handled then: a tenth of a millisecond."""
+FLOOD_UNITS = 2
+"""What is handled then: 0.05 ms."""
 JOINED_BYTES = 256 << 10
 """Longer messages are put together in a thread."""
 

@@ -51,7 +51,7 @@ class Limits:
     """Refused handshakes, or connections closed for what was sent, that a subject or an address may
     have on its account; whoever has more is kept waiting.
     """
-    offence_seconds: float = 2.0
+    offence_seconds: float = 10.0
     """An offence is forgotten after this, one after the other."""
     offender_seconds: float = 10.0
     """How long an answer takes then; a y-websocket client waits as long as it takes."""

@@ -50,7 +50,8 @@ def main() -> int:
     if parsed.role == "good":
         return run_fast(_good(parsed))
     if parsed.role == "bad":
-        os.nice(19)
+        # The least nice process keeps a processor for 3 ms before it yields to one that has woken.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return run_fast(_bad(parsed))
     try:
         return asyncio.run(_measure(parsed))
@@ -83,6 +84,8 @@ async def _good(parsed: argparse.Namespace) -> int:
         result = await Load(targets, scenario, together=True, watch=_tell).run()
     figures = {
         "p50_ms": result.latency.percentile(50) / 1e6,
+        "p95_ms": result.latency.percentile(95) / 1e6,
+        "p98_ms": result.latency.percentile(98) / 1e6,
         "p99_ms": result.latency.percentile(99) / 1e6,
         "delivered": result.delivered,
         "lost": result.lost,
@@ -167,7 +170,7 @@ async def _measure(parsed: argparse.Namespace) -> int:
 def _print(parsed: argparse.Namespace, before: dict[str, Any], during: dict[str, Any]) -> None:
     print(f"{GOOD.editors} good clients in {GOOD.rooms} rooms, {parsed.attackers} attackers\n")
     print(f"{'':10} {'without':>10} {'with':>10} {'ratio':>7}")
-    for name in ("p50_ms", "p99_ms"):
+    for name in ("p50_ms", "p95_ms", "p98_ms", "p99_ms"):
         ratio = during[name] / before[name]
         print(f"{name:10} {before[name]:10.2f} {during[name]:10.2f} {ratio:7.2f}")
     for name in ("delivered", "lost", "connected"):
