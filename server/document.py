@@ -28,7 +28,7 @@ from plait.server.updates import broken, state_vector_of, unknown_part
 from plait.server.wire import keys, originals, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
-from plait.server.wire.update import Shape, inspect, typed, typed_neighbours
+from plait.server.wire.update import Runs, Shape, inspect, typed, typed_neighbours
 
 BYTES_PER_BLOCK = 200
 BYTES_PER_ENCODED_BYTE = 12
@@ -95,8 +95,8 @@ class Document:
         """Check an update and apply it, if it is ready.
 
         Returns:
-            What became of it; what is in it; and the update itself, or, if a part of it was known,
-            the part that was not, for whoever is told of it.
+            What became of it; what is in it; and the update for whoever is told of it: without the
+            part that was known, if one was, and with the values of a key one by one.
 
         Raises:
             UpdateRefused: not an update, or one that pycrdt must not see. Nothing has changed.
@@ -108,8 +108,15 @@ class Document:
             update, shape = unknown_part(update, shape, self._known, self._limits)
         applied = self.readiness(shape)
         if applied is Applied.CHANGED:
-            applied = self._integrate(update, shape)
+            # Others get what pycrdt gets, or what is deleted would not be the same for all.
+            update, keyed = self._one_by_one(update, shape)
+            applied = self._integrate(update, shape, keyed)
         return applied, shape, update
+
+    def _one_by_one(self, update: bytes, shape: Shape) -> tuple[bytes, Runs]:
+        if shape.keyed or self._keyed.bounds:
+            return keys.one_by_one(update, self._keyed)
+        return update, []
 
     def _repeats_some(self, shape: Shape) -> bool:
         """Whether an update of this shape holds something that is known beside something that may
@@ -200,7 +207,8 @@ class Document:
         """
         if self.readiness(shape) is Applied.PENDING:
             raise DocumentBroken("a part of an update builds upon a later one")
-        return self._integrate(part, shape) is Applied.CHANGED
+        given, keyed = self._one_by_one(part, shape)
+        return self._integrate(given, shape, keyed) is Applied.CHANGED
 
     def check_types(self, shape: Shape) -> None:
         """Check that the document has room for the shared types that an update brings in.
@@ -350,11 +358,9 @@ class Document:
 
     # How an update becomes part of the document
 
-    def _integrate(self, update: bytes, shape: Shape) -> Applied:
+    def _integrate(self, update: bytes, shape: Shape, found: Runs) -> Applied:
         self.check_types(shape)
-        given, found = update, None
-        if shape.keyed or self._keyed.bounds:
-            given, found = keys.one_by_one(given, self._keyed)
+        given = update
         if not shape.lossless:
             self._originals.update(originals.collect(update))
             given = self._without_subdocuments(given)
@@ -364,12 +370,9 @@ class Document:
         new = any(end > known.get(client, 0) for client, _, end in shape.runs)
         # New structs are a change; whether a deletion is one, only pycrdt knows.
         changed = self._to_pycrdt(given, watch=not new) or new
-        if found:
-            # What it repeats may be a lie.
-            starts = (
-                (client, max(first, known.get(client, 0)), end) for client, first, end in found
-            )
-            self._keyed.add(run for run in starts if run[1] < run[2])
+        # What it repeats may be a lie.
+        starts = ((client, max(first, known.get(client, 0)), end) for client, first, end in found)
+        self._keyed.add(run for run in starts if run[1] < run[2])
         for client, _, end in shape.runs:
             if end > known.get(client, 0):
                 known[client] = end

@@ -193,3 +193,17 @@ def test_looking_through_a_long_update_gives_others_a_chance() -> None:
             values[f"key {number}"] = number
     steps = one_by_one_in_steps(doc.get_update(), Keyed())
     assert sum(1 for _ in steps) == 2
+
+
+def test_others_are_told_what_the_document_has() -> None:
+    """They were told the update as it came: who joined later had other deletions than they had."""
+    several = bytes.fromhex("010203000701016d0128000300016c037d017d017d0100")
+    made = Document(Limits())
+    applied, _, told = made.apply(several)
+    assert applied is Applied.CHANGED and told != several
+    early: Doc[Any] = Doc()
+    early.apply_update(told)
+    late: Doc[Any] = Doc()
+    late.apply_update(made.encode())
+    assert early.get_update() == late.get_update()
+    assert inspect(late.get_update()).deletes
