@@ -26,7 +26,7 @@ from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
 from plait.server.pump import Visit
-from plait.server.turns import Ration, ration
+from plait.server.turns import ration
 from plait.server.wire.frames import (
     FAST_FIRST,
     FAST_SECOND,
@@ -132,13 +132,10 @@ class Sockets:
         self._slots: list[set[DirectSocket]] = [set() for _ in range(PING_SECONDS)]
         self._next = 0
         self._ticks = 0
-        self._floods: Ration | None = None
 
     def later(self, work: Callable[[], None], source: str) -> None:
         """Handle what somebody has sent who has sent much, when their turn has come."""
-        if self._floods is None:
-            self._floods = ration(asyncio.get_running_loop())
-        self._floods.add(work, source)
+        ration(asyncio.get_running_loop()).add(work, source)
 
     def add(self, socket: "DirectSocket") -> None:
         """Look after a socket. Each slot gets as many as the others."""

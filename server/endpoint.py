@@ -96,7 +96,7 @@ class Endpoint:
                 self._guard.audit.note("limit.reached", limit=error.limit, address=host)
             if from_our_pages and await self._refusals.hold(websocket, error):
                 return
-            if not isinstance(error, ClientError) or await self._waited(websocket, source_of(host)):
+            if not isinstance(error, ClientError) or await self._waited(websocket, _address(host)):
                 await _refuse(websocket, error)
         except WebSocketDisconnect:
             pass  # It was gone before it was accepted.
@@ -105,7 +105,8 @@ class Endpoint:
         """Return the visit of somebody who may read the document, if there is a place."""
         principal = await self._guard.identify(websocket, name)
         held = self._guard.let_in(principal, name)
-        offender = held.who or source_of(host)
+        # Whoever is called like an address is not taken for it.
+        offender = f"subject {held.who}" if held.who else _address(host)
         try:
             if not await self._wait(websocket, offender):
                 raise WebSocketDisconnect
@@ -196,6 +197,12 @@ class _WebSocketLink:
             await self._websocket.close(code, reason)
         except WebSocketDisconnect:
             raise LinkLost from None
+
+
+def _address(host: str | None) -> str | None:
+    """Return by what name an address offends; None if it is this machine's, which is a proxy's."""
+    source = source_of(host)
+    return source and f"address {source}"
 
 
 def room_name(websocket: WebSocket, prefix: str) -> str:

@@ -7,8 +7,9 @@ Most of them wait for the answer before they try again; so an answer that comes 
 their time, and us nothing. Some offences are forgiven, one more every few seconds, so that a wrong
 token or a bad day of one's program is told at once.
 
-It is by name: of the subject, or, for who has shown no good token, the address. A good token of
-somebody behind the same address does not wait.
+It is by name. Refused handshakes are on the account of the address; what closes a connection is on
+that of the subject, or of the address if there is none. So a token that lets somebody in does not
+wait for others behind the same address.
 
 Pure; times are seconds that only go forward.
 """

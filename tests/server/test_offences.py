@@ -127,3 +127,17 @@ async def test_who_is_sent_away_without_fault_does_not_wait(
                     pass
             await eventually(lambda: not room.members)  # noqa: B023
         assert plait.counters.limits["offences"] == 0
+
+
+async def test_who_is_called_like_an_address_does_not_pay_for_it(
+    sockets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subjects and addresses had one account."""
+    bad = tampered(valid())
+    async with running(sockets, monkeypatch, seconds=0.1) as (plait, port):
+        for _ in range(FORGIVEN + 1):
+            assert await status(port, bad, "198.51.100.9") == 401
+        waited = plait.counters.limits["offences"]
+        assert waited
+        assert await status(port, valid("198.51.100.9"), "198.51.100.2") == 101
+        assert plait.counters.limits["offences"] == waited
