@@ -12,7 +12,7 @@ from typing import Any
 import pycrdt
 
 from plait.server.content import entries
-from plait.server.wire.structs import Id, Struct, read_structs
+from plait.server.wire.structs import Struct, read_structs
 from plait.server.wire.update import (
     ANY,
     BINARY,
@@ -24,6 +24,7 @@ from plait.server.wire.update import (
     STRING,
     TYPE,
     XML_ELEMENT,
+    Id,
 )
 
 _XML_FRAGMENT, _XML_TEXT = 4, 6

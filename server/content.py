@@ -23,8 +23,8 @@ import pycrdt
 from plait.server.errors import BadRequest, DocumentBroken
 from plait.server.wire import surrogates
 from plait.server.wire.lib0 import read_var_uint
-from plait.server.wire.structs import Id, Struct, read_structs
-from plait.server.wire.update import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, XML_ELEMENT
+from plait.server.wire.structs import Struct, read_structs
+from plait.server.wire.update import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, XML_ELEMENT, Id
 
 DEPTH_MAX = 200
 """Levels of nesting; many JSON parsers give up at a few hundred, Python's functions at 1,000."""

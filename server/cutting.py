@@ -5,14 +5,14 @@ structs. So a large update is inspected and cut in a process of its own (`plait.
 the room applies the parts with pauses. Functions of bytes, for that process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from plait.server.limits import Limits
 from plait.server.updates import unknown_part
-from plait.server.wire import surrogates
+from plait.server.wire import parents, surrogates
 from plait.server.wire.slices import SLICE_BYTES, slice_state
-from plait.server.wire.update import Shape, inspect
+from plait.server.wire.update import Id, Shape, inspect
 
 LARGE_BYTES = SLICE_BYTES
 """Updates above this are cut. Up to here one takes 20 ms at worst, when it consists of nothing but
@@ -30,23 +30,34 @@ class Cut(NamedTuple):
     parts: tuple[tuple[bytes, Shape], ...]
     """In this order none of them waits for a later one. None at all if there is no such order."""
     unknown: bytes | None
-    """The update without what was known of it in part; None if it is to be taken as it came."""
+    """The update without what was known of it in part, and without what is in nothing; None if it
+    is to be taken as it came.
+    """
     torn: frozenset[tuple[int, int]]
     """Surrogate pairs of its own text that it cuts in half itself."""
 
 
-def cut(update: bytes, known: Mapping[int, int], limits: Limits) -> Cut:
+def cut(
+    update: bytes, known: Mapping[int, int], limits: Limits, strangers: Collection[Id] = ()
+) -> Cut:
     """Cut an update for a document with these clocks.
+
+    Args:
+        strangers: what structs are in, but is no shared type; see `plait.server.wire.parents`.
 
     Raises:
         UpdateRefused: it is not an update, or one that pycrdt must not see.
         DocumentBroken: pycrdt failed on it.
     """
     shape = inspect(update, any_depth_max=limits.any_depth_max)
+    unknown = None
     if is_partly_known(shape, known):
-        unknown, rest = unknown_part(update, shape, known, limits)
-        return Cut(rest, _parts(unknown, limits), unknown, _torn(unknown, rest, known))
-    return Cut(shape, _parts(update, limits), None, _torn(update, shape, known))
+        unknown, shape = unknown_part(update, shape, known, limits)
+    if strangers:
+        unknown = parents.without(update if unknown is None else unknown, strangers)
+        shape = inspect(unknown, any_depth_max=limits.any_depth_max)
+    taken = update if unknown is None else unknown
+    return Cut(shape, _parts(taken, limits), unknown, _torn(taken, shape, known))
 
 
 def is_partly_known(shape: Shape, known: Mapping[int, int]) -> bool:

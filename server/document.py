@@ -10,8 +10,9 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
 4. pycrdt can't split a surrogate pair, re-encodes some values with loss, never frees a document
-   that had a subdocument, and uses memory that it has freed if several values of a key come at
-   once. `surrogates`, `originals`, `subdocuments` and `keys` mend that.
+   that had a subdocument, uses memory that it has freed if several values of a key come at once,
+   and fails on what is in nothing. `surrogates`, `originals`, `subdocuments`, `keys` and `parents`
+   mend that.
 5. A full state is compared with the document before anybody is given it.
 """
 
@@ -25,10 +26,11 @@ from pycrdt import _pycrdt
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.updates import broken, state_vector_of, unknown_part
-from plait.server.wire import keys, originals, subdocuments, surrogates
+from plait.server.wire import keys, originals, parents, subdocuments, surrogates
+from plait.server.wire.places import Places
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
-from plait.server.wire.update import Runs, Shape, inspect, typed, typed_neighbours
+from plait.server.wire.update import Id, Runs, Shape, inspect, typed, typed_neighbours
 
 BYTES_PER_BLOCK = 200
 BYTES_PER_ENCODED_BYTE = 12
@@ -65,9 +67,11 @@ class Document:
         self._limits = limits
         self._known: dict[int, int] = {}
         self._types = 0
+        self.places_of_types = Places()
+        """Where shared types are, or were when they were deleted; see `wire.parents`."""
         self._pairs: set[tuple[int, int]] = set()
         self._torn: set[tuple[int, int]] = set()
-        self._keyed = keys.Keyed()
+        self._keyed = Places()
         self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
         self._hides = False
@@ -96,7 +100,8 @@ class Document:
 
         Returns:
             What became of it; what is in it; and the update for whoever is told of it: without the
-            part that was known, if one was, and with the values of a key one by one.
+            part that was known, if one was, without what is in nothing, and with the values of a
+            key one by one.
 
         Raises:
             UpdateRefused: not an update, or one that pycrdt must not see. Nothing has changed.
@@ -108,6 +113,9 @@ class Document:
             update, shape = unknown_part(update, shape, self._known, self._limits)
         applied = self.readiness(shape)
         if applied is Applied.CHANGED:
+            if strangers := self.strangers(shape):
+                update = parents.without(update, strangers)
+                shape = inspect(update, any_depth_max=self._limits.any_depth_max)
             # Others get what pycrdt gets, or what is deleted would not be the same for all.
             update, keyed = self._one_by_one(update, shape)
             applied = self._integrate(update, shape, keyed)
@@ -197,6 +205,17 @@ class Document:
                 return Applied.PENDING
         return Applied.CHANGED if new else Applied.KNOWN
 
+    def strangers(self, shape: Shape) -> list[Id]:
+        """Return those parents of an update's structs that are there, or come with it, and are no
+        shared types: what is in them is to be discarded (`plait.server.wire.parents`).
+        """
+        types = self.places_of_types
+        found = [each for each in shape.parents if each not in types]
+        if not found:
+            return found
+        ends = self._known | {client: end for client, _, end in shape.runs}
+        return [each for each in found if each[1] < ends.get(each[0], 0)]
+
     def apply_part(self, part: bytes, shape: Shape) -> bool:
         """Apply a part of a large update (`plait.server.cutting`), of which the whole was ready and
         all parts before this one were applied; return whether anything changed.
@@ -207,6 +226,8 @@ class Document:
         """
         if self.readiness(shape) is Applied.PENDING:
             raise DocumentBroken("a part of an update builds upon a later one")
+        if strangers := self.strangers(shape):
+            raise DocumentBroken(f"a part of an update is in {strangers[0]}, which is no type")
         given, keyed = self._one_by_one(part, shape)
         return self._integrate(given, shape, keyed) is Applied.CHANGED
 
@@ -216,7 +237,7 @@ class Document:
         Raises:
             LimitReached: it has not.
         """
-        if self._types + shape.types > self._limits.nested_types_max:
+        if self._types + len(shape.types) > self._limits.nested_types_max:
             raise LimitReached(
                 f"a document may have {self._limits.nested_types_max} shared types; split it up",
                 limit="shared_types",
@@ -230,20 +251,23 @@ class Document:
         self._torn |= pairs
 
     def load_slice(
-        self, update: bytes, *, lossy: bool, astral: bool, keyed: bool
+        self, update: bytes, *, lossy: bool, astral: bool, keyed: bool, types: bool
     ) -> Iterator[None]:
         """Apply a slice of a snapshot that Plait wrote, and checked when it was written; in steps,
-        since looking for keys takes a while.
+        since looking for keys and types takes a while.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
             astral: whether it has characters beyond U+FFFF.
             keyed: whether anything in it has a key.
+            types: whether there are shared types in it.
         """
         given = update
-        if keyed:
-            given, found = yield from keys.one_by_one_in_steps(given, self._keyed)
+        if keyed or types:
+            places: list[Id] = []
+            given, found = yield from keys.one_by_one_in_steps(given, self._keyed, places)
             self._keyed.add(found)
+            self.places_of_types.add_each(places)
         if lossy:
             self._originals.update(originals.collect(update))
             given = self._without_subdocuments(given)
@@ -380,7 +404,8 @@ class Document:
             self._check_integrated(shape)
         if not changed:
             return Applied.KNOWN
-        self._types += shape.types
+        self._types += len(shape.types)
+        self.places_of_types.add_each(shape.types)
         self._full = None
         self.memory_bytes += BYTES_PER_BLOCK + len(update)
         self.size_bytes += len(update)

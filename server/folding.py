@@ -16,7 +16,8 @@ from plait.server.errors import DocumentBroken
 from plait.server.limits import Limits
 from plait.server.replay import restore, restore_snapshot
 from plait.server.updates import merge
-from plait.server.wire import keys, originals, surrogates
+from plait.server.wire import keys, originals, parents, surrogates
+from plait.server.wire.places import Places
 from plait.server.wire.slices import slice_state
 from plait.server.wire.structs import Deletes, read_deletes, sections
 from plait.server.wire.update import inspect
@@ -70,14 +71,25 @@ def fold_snapshot(
         if strict:
             raise
         log.error("%r: %s; its log is merged instead", stored.document, error)
-    parts = [*(stored.snapshot.slices if stored.snapshot else ())]
-    parts += [row.update for row in stored.updates]
-    merged = merge(parts)
-    # As `Document` gave them to pycrdt, which would shift what follows a character that is cut.
-    torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
-    merged, _ = keys.one_by_one(surrogates.rewrite(merged, torn), keys.Keyed())
-    merged = document.mended(merged)
+    rows = [row.update for row in stored.updates]
+    merged = merged_log(document, stored, rows, limits)
     return _proven(empty, merged, document, limits, _same_clocks)
+
+
+def merged_log(document: Document, stored: Stored, rows: Sequence[bytes], limits: Limits) -> bytes:
+    """Return the state of a document that pycrdt can't encode: its snapshot and these rows, merged
+    and as `Document` gave them to pycrdt.
+
+    Raises:
+        DocumentBroken, UpdateRefused: pycrdt can't merge them either.
+    """
+    merged = merge([*(stored.snapshot.slices if stored.snapshot else ()), *rows])
+    # pycrdt would shift what follows a character that is cut.
+    torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
+    merged = surrogates.rewrite(merged, torn)
+    strangers = inspect(merged, any_depth_max=limits.any_depth_max).parents
+    merged, _ = keys.one_by_one(parents.without(merged, strangers), Places())
+    return document.mended(merged)
 
 
 def _proven(
@@ -93,7 +105,7 @@ def _proven(
     snapshot = replace(
         empty,
         slices=slices,
-        types=sum(shape.types for shape in shapes),
+        types=sum(len(shape.types) for shape in shapes),
         lossy=not all(shape.lossless for shape in shapes),
         astral=any(shape.astral for shape in shapes),
         keyed=any(shape.keyed for shape in shapes),

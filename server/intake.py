@@ -29,7 +29,7 @@ from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.pace import Pace
 from plait.server.remote import RemoteDocument
-from plait.server.wire.update import Shape, inspect
+from plait.server.wire.update import Id, Shape, inspect
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Upload:
     cut: Cut | None = None
     known: dict[int, int] = field(default_factory=dict)
     """The clocks for which it was cut."""
+    strangers: frozenset[Id] = frozenset()
+    """What structs are in, but is no shared type."""
     tried: bool = False
     """Whether the document's process has died of it, or with it, once."""
     done: "asyncio.Future[Applied | None]" = field(
@@ -89,7 +91,9 @@ class Source(Protocol):
     def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
         """Run a coroutine."""
 
-    def cut(self, update: bytes, known: dict[int, int]) -> "asyncio.Future[Cut]":
+    def cut(
+        self, update: bytes, known: dict[int, int], strangers: frozenset[Id]
+    ) -> "asyncio.Future[Cut]":
         """Cut an update in another process."""
 
     def reserve(self, length: int) -> bool:
@@ -257,9 +261,9 @@ class Intake:
             if upload.cut is None:
                 upload.known = document.clocks()
                 if len(update) > LARGE_BYTES:
-                    upload.cut = await self._source.cut(update, upload.known)
+                    upload.cut = await self._source.cut(update, upload.known, upload.strangers)
                 else:
-                    upload.cut = cut(update, upload.known, self._limits)
+                    upload.cut = cut(update, upload.known, self._limits, upload.strangers)
                 if not self._current(document):
                     return None
             found, known, now = upload.cut, upload.known, document.clocks()
@@ -268,7 +272,10 @@ class Intake:
             self._before = {client: now.get(client, 0) for client in clients}
             same = all(known.get(client, 0) == clock for client, clock in self._before.items())
             if same or (found.unknown is None and not is_partly_known(found.shape, now)):
-                return found
+                strangers = document.strangers(found.shape)
+                if not strangers:
+                    return found
+                upload.strangers = upload.strangers.union(strangers)
             upload.cut = None
 
     async def _try(self, document: Document, upload: Upload, found: Cut) -> bool | None:

@@ -19,6 +19,7 @@ from plait.server.document import BYTES_PER_ENCODED_BYTE, Document
 from plait.server.errors import DocumentBroken
 from plait.server.folding import read
 from plait.server.limits import Limits
+from plait.server.wire.places import Places
 from plait.server.wire.state_vector import encode_state_vector
 from plait.server.wire.update import Shape
 
@@ -69,11 +70,14 @@ class RemoteDocument(Document):
         """
         document = cls(limits, Companion())
         try:
-            facts, waiting = await document._companion.call(_load, LOAD_SECONDS, stored, limits)
+            facts, types, waiting = await document._companion.call(
+                _load, LOAD_SECONDS, stored, limits
+            )
         except BaseException:
             document.close()
             raise
         document._note(facts)
+        document.places_of_types = types
         document._known = facts.clocks
         return document, waiting
 
@@ -106,6 +110,7 @@ class RemoteDocument(Document):
         changed, facts = await self._companion.call(_integrate, CALL_SECONDS, list(parts), torn)
         self._note(facts)
         for _, shape in parts:
+            self.places_of_types.add_each(shape.types)
             for client, _, end in shape.runs:
                 if end > self._known.get(client, 0):
                     self._known[client] = end
@@ -153,10 +158,10 @@ def _facts(clocks: dict[int, int]) -> Facts:
     return Facts(clocks, document.types, document.lossy, document.size_bytes)
 
 
-def _load(stored: Stored, limits: Limits) -> tuple[Facts, list[LoggedUpdate]]:
+def _load(stored: Stored, limits: Limits) -> tuple[Facts, Places, list[LoggedUpdate]]:
     document, waiting = read(stored, limits)
     _documents[:] = [document]
-    return _facts(document.clocks()), waiting
+    return _facts(document.clocks()), document.places_of_types, waiting
 
 
 def _integrate(parts: list[tuple[bytes, Shape]], torn: Set[tuple[int, int]]) -> tuple[bool, Facts]:

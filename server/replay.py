@@ -54,7 +54,11 @@ def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
     for part in snapshot.slices:
         for _ in document.load_slice(
-            part, lossy=snapshot.lossy, astral=snapshot.astral, keyed=snapshot.keyed
+            part,
+            lossy=snapshot.lossy,
+            astral=snapshot.astral,
+            keyed=snapshot.keyed,
+            types=snapshot.types > 0,
         ):
             yield 0
         yield len(part)

@@ -33,12 +33,12 @@ from plait.server.wire import originals, surrogates
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.structs import (
     Deletes,
-    Id,
     read_deletes,
     read_structs,
     sections,
     write_deletes,
 )
+from plait.server.wire.update import Id
 
 Ranges = dict[int, list[tuple[int, int]]]
 """For each client, ranges of its clocks: the first, and the one after the last."""

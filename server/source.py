@@ -12,6 +12,7 @@ from plait.server.document import Document
 from plait.server.kept_state import State
 from plait.server.limits import Limits
 from plait.server.loading import Loader
+from plait.server.wire.update import Id
 
 T = TypeVar("T")
 
@@ -76,9 +77,12 @@ class RoomSource:
         """Encode the document in another process."""
         return self.start(self._state())
 
-    def cut(self, update: bytes, known: dict[int, int]) -> "asyncio.Future[Cut]":
+    def cut(
+        self, update: bytes, known: dict[int, int], strangers: frozenset[Id]
+    ) -> "asyncio.Future[Cut]":
         """Cut an update in another process."""
-        return self.start(run_apart_now(cut, CUT_SECONDS, update, known, self._uploads.limits))
+        limits = self._uploads.limits
+        return self.start(run_apart_now(cut, CUT_SECONDS, update, known, limits, strangers))
 
     async def _state(self) -> State:
         return State(*await self._loader.state(self._name))

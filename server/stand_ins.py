@@ -19,8 +19,9 @@ import pycrdt
 from plait.server.appearance import texts
 from plait.server.wire import originals
 from plait.server.wire.lib0 import read_var_uint, var_bytes
-from plait.server.wire.structs import Id, Struct, read_structs, replace_parts
-from plait.server.wire.update import ANY, DOC, STRING, value_end
+from plait.server.wire.structs import Struct, read_structs, replace_parts
+from plait.server.wire.update import ANY, DOC, STRING, Id
+from plait.server.wire.values import value_end
 
 _TEXT_TAG = b"\x77"
 """Marks text among Any values (lib0 `encoding.js`, `writeAny`)."""

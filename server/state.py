@@ -12,10 +12,9 @@ from plait.persistence import LoggedUpdate, Stored
 from plait.server.apart import run_apart
 from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, UpdateRefused
-from plait.server.folding import read
+from plait.server.folding import merged_log, read
 from plait.server.limits import Limits
 from plait.server.updates import merge
-from plait.server.wire import keys, surrogates
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import inspect
 
@@ -61,7 +60,7 @@ def whole_state(stored: Stored, limits: Limits) -> tuple[bytes, int]:
     """
     document, waiting = read(stored, limits)
     waiting = settled(document, waiting)
-    return _encoded(document, stored, waiting), len(waiting)
+    return _encoded(document, stored, waiting, limits), len(waiting)
 
 
 def state_and_clocks(stored: Stored, limits: Limits) -> tuple[bytes, dict[int, int]]:
@@ -71,21 +70,20 @@ def state_and_clocks(stored: Stored, limits: Limits) -> tuple[bytes, dict[int, i
         DocumentBroken, UpdateRefused: what is stored can't be read.
     """
     document, waiting = read(stored, limits)
-    return _encoded(document, stored, waiting), document.clocks()
+    return _encoded(document, stored, waiting, limits), document.clocks()
 
 
-def _encoded(document: Document, stored: Stored, waiting: Sequence[LoggedUpdate]) -> bytes:
+def _encoded(
+    document: Document, stored: Stored, waiting: Sequence[LoggedUpdate], limits: Limits
+) -> bytes:
     try:
         return document.encode()
     except DocumentBroken as error:
         log.error("%r: %s; its log is merged instead", stored.document, error)
     late = {row.seq for row in waiting}
-    parts = [*(stored.snapshot.slices if stored.snapshot else ())]
-    parts += [row.update for row in stored.updates if row.seq not in late]
-    merged = merge(parts)
-    torn = surrogates.broken(surrogates.pairs(merged), surrogates.cuts(merged))
-    given, _ = keys.one_by_one(surrogates.rewrite(merged, torn), keys.Keyed())
-    return document.mended(given)
+    return merged_log(
+        document, stored, [row.update for row in stored.updates if row.seq not in late], limits
+    )
 
 
 def rows_for(stored: Stored, update: bytes, limits: Limits) -> list[bytes]:

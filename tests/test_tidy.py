@@ -59,11 +59,12 @@ LAYERS = (
     # Bytes: frames, and updates as Yjs writes them.
     "server.wire server.wire.frames server.wire.messages server.wire.strict_json",
     "server.wire.lib0",
+    "server.wire.values",
     "server.wire.presence server.wire.state_vector server.wire.update server.wire.ywebsocket",
     "server.wire.envelope",
-    "server.wire.structs",
-    "server.wire.keys server.wire.originals server.wire.slices server.wire.subdocuments",
-    "server.wire.surrogates",
+    "server.wire.places server.wire.structs",
+    "server.wire.keys server.wire.originals server.wire.parents server.wire.slices",
+    "server.wire.subdocuments server.wire.surrogates",
     # Documents: one of them, what it shows, and how it comes back.
     "server.updates",
     "server.content",

@@ -18,13 +18,14 @@ A key is on the wire only in a struct that has no origin, so a document keeps wh
 have one.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import read_var_uint, var_bytes, write_var_uint
-from plait.server.wire.structs import Id, Struct, read_section, read_structs, sections
+from plait.server.wire.places import Places
+from plait.server.wire.structs import Struct, read_section, read_structs, sections
 from plait.server.wire.update import (
     DELETED,
     GC,
@@ -34,37 +35,17 @@ from plait.server.wire.update import (
     KIND,
     SKIP,
     STRING,
+    TYPE,
+    Id,
     Runs,
-    value_end,
 )
+from plait.server.wire.values import value_end
 
 STEP_STRUCTS = 500
 _HALF = "\ufffd"
 
 
-class Keyed:
-    """The places, (client, clock), of a document that have a key."""
-
-    def __init__(self, runs: Iterable[tuple[int, int, int]] = ()) -> None:
-        self.bounds: dict[int, list[int]] = {}
-        """For each client, where a range begins, where it ends, where the next one begins..."""
-        self.add(runs)
-
-    def add(self, runs: Iterable[tuple[int, int, int]]) -> None:
-        """Add ranges."""
-        for client, first, end in runs:
-            bounds = self.bounds.setdefault(client, [])
-            left, right = bisect_left(bounds, first), bisect_right(bounds, end)
-            bounds[left:right] = [first] * (left % 2 == 0) + [end] * (right % 2 == 0)
-
-    def __contains__(self, place: Id | None) -> bool:
-        if place is None:
-            return False
-        client, clock = place
-        return bisect_right(self.bounds.get(client, ()), clock) % 2 == 1
-
-
-def one_by_one(update: bytes, keyed: Keyed) -> tuple[bytes, Runs]:
+def one_by_one(update: bytes, keyed: Places) -> tuple[bytes, Runs]:
     """Return an update as pycrdt may have it, and the runs of its places that have a key.
 
     Args:
@@ -82,8 +63,14 @@ def one_by_one(update: bytes, keyed: Keyed) -> tuple[bytes, Runs]:
             return found
 
 
-def one_by_one_in_steps(update: bytes, keyed: Keyed) -> Generator[None, None, tuple[bytes, Runs]]:
-    """Do the same, and give others a chance after some `STEP_STRUCTS`, which take 2 ms or so."""
+def one_by_one_in_steps(
+    update: bytes, keyed: Places, types: list[Id] | None = None
+) -> Generator[None, None, tuple[bytes, Runs]]:
+    """Do the same, and give others a chance after some `STEP_STRUCTS`, which take 2 ms or so.
+
+    Args:
+        types: receives the shared types.
+    """
     found, others, rights = [], [], []
     lasts: set[Id] = set()
     for number, each in enumerate(read_structs(update), 1):
@@ -91,6 +78,8 @@ def one_by_one_in_steps(update: bytes, keyed: Keyed) -> Generator[None, None, tu
             yield
         if each.kind == GC or each.kind == SKIP:
             continue
+        if each.kind == TYPE and types is not None:
+            types.append((each.client, each.clock))
         origin = each.origin
         # Yjs always builds upon the last place of a struct.
         if each.key is not None or origin in lasts or (origin is not None and origin in keyed):
@@ -100,10 +89,10 @@ def one_by_one_in_steps(update: bytes, keyed: Keyed) -> Generator[None, None, tu
             others.append(each)
         if each.right_origin is not None:
             rights.append(each)
-    new = Keyed(_runs(found)) if others or rights else Keyed()
+    new = Places(_runs(found)) if others or rights else Places()
     if any(each.origin in new for each in others):
         found += _following(found, others)
-        new = Keyed(_runs(found))
+        new = Places(_runs(found))
     for each in rights:
         if each.right_origin in keyed or each.right_origin in new:
             raise UpdateRefused(

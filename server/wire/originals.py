@@ -9,8 +9,9 @@ need it, `Shape.lossless` tells.
 from collections.abc import Mapping
 
 from plait.server.wire.lib0 import read_var_uint
-from plait.server.wire.structs import Id, read_structs, replace_parts
-from plait.server.wire.update import ANY, DOC, value_end
+from plait.server.wire.structs import read_structs, replace_parts
+from plait.server.wire.update import ANY, DOC, Id
+from plait.server.wire.values import value_end
 
 Originals = dict[Id, bytes]
 """Bytes of values, by the client and the clock that each has for itself in every encoding."""

@@ -25,11 +25,9 @@ from plait.server.wire.update import (
     STRING,
     TYPE,
     XML_ELEMENT,
-    value_end,
+    Id,
 )
-
-Id = tuple[int, int]
-"""(client, clock) of a struct, or of one place within it."""
+from plait.server.wire.values import value_end
 
 Deletes = dict[int, list[tuple[int, int]]]
 """For each client, the (clock, length) of its deleted ranges."""

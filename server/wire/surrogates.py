@@ -14,8 +14,8 @@ and the update is rewritten as well.
 from collections.abc import Mapping, Set
 
 from plait.server.wire.lib0 import read_var_uint, var_bytes
-from plait.server.wire.structs import Id, read_deletes, read_structs, replace_parts
-from plait.server.wire.update import GC, SKIP, STRING
+from plait.server.wire.structs import read_deletes, read_structs, replace_parts
+from plait.server.wire.update import GC, SKIP, STRING, Id
 
 _TORN = "\ufffd\ufffd"
 _BEYOND = "\U00010000"

@@ -23,19 +23,16 @@ is rare to functions.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from plait.server.errors import UpdateRefused
-from plait.server.wire import strict_json
 from plait.server.wire.lib0 import UintTooLong, read_var_uint
+from plait.server.wire.values import json_end, string_end, values_end
 
 CLOCK_MAX = (1 << 31) - 1
 """pycrdt counts clocks with 32 bits, and near the end it panics or loops; no document gets here."""
-
-JSON_DEPTH_MAX = 127
-"""Nesting of an embed's or a format's JSON, above which pycrdt's parser gives up."""
 
 GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
 """Kinds of structs: yjs `src/structs/Item.js` (`contentRefs`), `GC.js` and `Skip.js`."""
@@ -45,9 +42,9 @@ HAS_ORIGIN, HAS_RIGHT_ORIGIN, HAS_KEY, KIND = 128, 64, 32, 31
 
 XML_ELEMENT, _XML_HOOK, _XML_TEXT = 3, 5, 6
 
-# Bytes after the tag of an Any value (lib0 `encoding.js`, `writeAny`) whose size is fixed.
-_ANY_SIZES = {127: 0, 126: 0, 124: 4, 123: 8, 122: 8, 121: 0, 120: 0}
 
+Id = tuple[int, int]
+"""(client, clock) of a struct, or of one place within it."""
 
 Runs = list[tuple[int, int, int]]
 """(client, first clock, end clock) of unbroken runs of structs."""
@@ -70,8 +67,10 @@ class Shape(NamedTuple):
     """
     deletes: bool
     """Whether anything is deleted."""
-    types: int
-    """Number of shared types that it creates. Endless nesting of them overflows pycrdt's stack."""
+    types: Sequence[Id]
+    """Shared types that it creates. Endless nesting of them overflows pycrdt's stack."""
+    parents: Sequence[Id]
+    """What its structs are to be in, other than root types and `types`: see `parents`."""
     lossless: bool
     """False when pycrdt writes something else than it reads: BigInt, negative zero, subdocument."""
     astral: bool
@@ -102,11 +101,14 @@ class _Findings:
     """What the walk has come upon that is rare."""
 
     # Defaults in the class make an instance cheap.
-    types = 0
     lossless = True
     astral = False
     keyed = False
     any_depth_max = 512
+
+    def __init__(self) -> None:
+        self.types: list[Id] = []
+        self.parents: list[Id] = []
 
 
 def inspect(update: bytes, *, any_depth_max: int = 512) -> Shape:
@@ -160,7 +162,7 @@ def typed(update: bytes) -> Shape | None:
     except UintTooLong:
         return None
     return _new_shape(
-        Shape, ([(client, clock, clock + length)], needs, False, 0, True, False, False)
+        Shape, ([(client, clock, clock + length)], needs, False, (), (), True, False, False)
     )
 
 
@@ -221,11 +223,14 @@ def _walk(update: bytes, any_depth_max: int) -> Shape:
     if clients > 1 and len({run[0] for run in runs}) != clients:
         # Yjs takes only the last, yrs both, with a gap of 2^32 between them.
         _refuse("A client occurs twice in the update.")
+    types, parents = tuple(findings.types), tuple(findings.parents)
+    if parents:
+        parents = tuple(sorted(set(parents).difference(types)))
     return _new_shape(
         Shape,
         (
-            *(runs, needs, deletes),
-            *(findings.types, findings.lossless, findings.astral, findings.keyed),
+            *(runs, needs, deletes, types, parents),
+            *(findings.lossless, findings.astral, findings.keyed),
         ),
     )
 
@@ -261,9 +266,7 @@ def _client(
                 position = _reference(update, position, client, clock, needs)
         kind = info & KIND
         if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) and info and info != SKIP:
-            position = _parent(update, position, info, client, clock, needs)
-            if info & HAS_KEY:
-                findings.keyed = True
+            position = _parent(update, position, info, client, clock, needs, findings)
         if kind == STRING:
             size = update[position]
             if size < 128:
@@ -281,7 +284,7 @@ def _client(
         elif info == GC or kind == DELETED:
             length, position = read_var_uint(update, position)
         else:
-            length, position = _content(update, position, kind, findings)
+            length, position = _content(update, position, kind, client, clock, findings)
         clock += length
         if not length or clock > CLOCK_MAX:
             _refuse_length(client, clock)
@@ -311,38 +314,51 @@ def _note(other: int, target: int, client: int, clock: int, needs: dict[int, int
 
 
 def _parent(
-    update: bytes, position: int, info: int, client: int, clock: int, needs: dict[int, int]
+    update: bytes,
+    position: int,
+    info: int,
+    client: int,
+    clock: int,
+    needs: dict[int, int],
+    findings: _Findings,
 ) -> int:
     """Walk the parent and the key of a struct that has no neighbour to take them from."""
     named, position = read_var_uint(update, position)
     if named == 1:
-        position = _string(update, position)
+        position = string_end(update, position)
     elif named == 0:
-        position = _reference(update, position, client, clock, needs)
+        other, position = read_var_uint(update, position)
+        target, position = read_var_uint(update, position)
+        _note(other, target, client, clock, needs)
+        findings.parents.append((other, target))
     else:
         _refuse(f"A parent is marked with {named}; 0 and 1 are known.")
     if info & HAS_KEY:
-        position = _string(update, position)
+        findings.keyed = True
+        position = string_end(update, position)
     return position
 
 
-def _content(update: bytes, position: int, kind: int, findings: _Findings) -> tuple[int, int]:
+def _content(
+    update: bytes, position: int, kind: int, client: int, clock: int, findings: _Findings
+) -> tuple[int, int]:
     """Return the length of a content in clocks, and the position after it."""
     if kind == ANY:
         length, position = read_var_uint(update, position)
         return length, _values(update, position, length, findings)
-    if kind == FORMAT:
-        return 1, _json(update, _string(update, position))
     if kind == TYPE:
-        return 1, _type(update, position, findings)
+        findings.types.append((client, clock))
+        return 1, _type(update, position)
+    if kind == FORMAT:
+        return 1, json_end(update, string_end(update, position))
     if kind == EMBED:
-        return 1, _json(update, position)
+        return 1, json_end(update, position)
     if kind == BINARY:
         size, position = read_var_uint(update, position)
         return 1, position + size
     if kind == DOC:
         findings.lossless = False
-        position = _string(update, position)
+        position = string_end(update, position)
         if update[position] != 118:
             # Yjs reads `opts.shouldLoad`, which throws in every peer when the options are null.
             _refuse("The options of a subdocument are not an object.")
@@ -353,13 +369,12 @@ def _content(update: bytes, position: int, kind: int, findings: _Findings) -> tu
     _refuse(f"There are no structs of kind {kind}.")
 
 
-def _type(update: bytes, position: int, findings: _Findings) -> int:
-    findings.types += 1
+def _type(update: bytes, position: int) -> int:
     # Yjs reads a number of any length, yrs a byte.
     reference = update[position]
     position += 1
     if reference == XML_ELEMENT:
-        return _string(update, position)
+        return string_end(update, position)
     if reference == _XML_HOOK:
         # yrs 0.28 knows the number, but forgets to read the name.
         _refuse("The update has a Y.XmlHook, which pycrdt misreads.")
@@ -368,56 +383,11 @@ def _type(update: bytes, position: int, findings: _Findings) -> int:
     return position
 
 
-def value_end(update: bytes, position: int) -> tuple[int, bool]:
-    """Return the position after an Any value, and whether pycrdt writes it as it reads it."""
-    findings = _Findings()
-    # It has been inspected, with a limit that is not known here.
-    findings.any_depth_max = len(update)
-    return _values(update, position, 1, findings), findings.lossless
-
-
 def _values(update: bytes, position: int, count: int, findings: _Findings) -> int:
-    """Walk a number of Any values (lib0 `encoding.js`, `writeAny`) and return the position after
-    them.
-
-    Not recursive, and bounded: pycrdt reads them recursively and overflows its stack at 26,000
-    levels.
-    """
-    outer: list[tuple[int, bool]] = []
-    keyed = False
-    while True:
-        while not count:
-            if not outer:
-                return position
-            count, keyed = outer.pop()
-        count -= 1
-        if keyed:
-            position = _string(update, position)
-        tag = update[position]
-        position += 1
-        if tag == 125:
-            if update[position] == 64:
-                # pycrdt writes a negative zero as zero.
-                findings.lossless = False
-            _, position = read_var_uint(update, position)
-        elif tag == 119:
-            position = _string(update, position)
-        elif tag == 118 or tag == 117:
-            if len(outer) >= findings.any_depth_max:
-                _refuse(f"Values are nested deeper than {findings.any_depth_max} levels.")
-            outer.append((count, keyed))
-            count, position = read_var_uint(update, position)
-            keyed = tag == 118
-        elif tag == 116:
-            size, position = read_var_uint(update, position)
-            position += size
-        elif tag in _ANY_SIZES:
-            position += _ANY_SIZES[tag]
-            if tag == 122:
-                # pycrdt writes a BigInt as a number.
-                findings.lossless = False
-        else:
-            _refuse(f"There are no values with the tag {tag}.")
+    position, lossless = values_end(update, position, count, findings.any_depth_max)
+    if not lossless:
+        findings.lossless = False
+    return position
 
 
 def _delete_set(update: bytes, position: int, needs: dict[int, int], findings: _Findings) -> int:
@@ -449,24 +419,6 @@ def _delete_set(update: bytes, position: int, needs: dict[int, int], findings: _
         if highest:
             needs[client] = highest
     return position
-
-
-def _string(update: bytes, position: int) -> int:
-    """Check a string and return the position after it."""
-    size, position = read_var_uint(update, position)
-    end = position + size
-    update[position:end].decode()
-    return end
-
-
-def _json(update: bytes, position: int) -> int:
-    """Check a string of JSON and return the position after it."""
-    size, position = read_var_uint(update, position)
-    end = position + size
-    problem = strict_json.pycrdt_problem(update[position:end].decode(), JSON_DEPTH_MAX)
-    if problem:
-        _refuse(f"The update has an embed or a format that can't be used: {problem}.")
-    return end
 
 
 def _utf16_length(text: bytes, findings: _Findings) -> int:

@@ -25,7 +25,8 @@ from plait.server.wire.envelope import (
 )
 from plait.server.wire.lib0 import var_string
 from plait.server.wire.presence import decode_presence, encode_presence
-from plait.server.wire.update import JSON_DEPTH_MAX, inspect
+from plait.server.wire.update import inspect
+from plait.server.wire.values import JSON_DEPTH_MAX
 from tests.fuzz.bytes_of import change_json
 from tests.fuzz.target import Target, expect
 from tests.wire.recorded import vectors

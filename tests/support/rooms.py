@@ -14,6 +14,7 @@ from plait.server.member import Member
 from plait.server.outbox import Outbox
 from plait.server.room import Room
 from plait.server.wire.messages import Message
+from plait.server.wire.update import Id
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.clock import FakeClock
 
@@ -86,7 +87,9 @@ class HeldSource:
         self.states.append(asyncio.get_running_loop().create_future())
         return self.states[-1]
 
-    def cut(self, update: bytes, known: dict[int, int]) -> "asyncio.Future[Cut]":
+    def cut(
+        self, update: bytes, known: dict[int, int], strangers: frozenset[Id]
+    ) -> "asyncio.Future[Cut]":
         """Return a cut update that is yet to come."""
         future: asyncio.Future[Cut] = asyncio.get_running_loop().create_future()
         self.cuts.append((update, known, future))

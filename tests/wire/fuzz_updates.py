@@ -22,11 +22,12 @@ from typing import Any
 from pycrdt import Doc, get_state, merge_updates
 
 from plait.server.errors import UpdateRefused
-from plait.server.wire import keys, subdocuments, surrogates
+from plait.server.wire import keys, parents, subdocuments, surrogates
 from plait.server.wire.lib0 import write_var_uint
+from plait.server.wire.places import Places
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.structs import Struct, read_deletes, read_structs, sections, write_deletes
-from plait.server.wire.update import HAS_KEY, HAS_ORIGIN, HAS_RIGHT_ORIGIN, inspect, ready
+from plait.server.wire.update import HAS_KEY, HAS_ORIGIN, HAS_RIGHT_ORIGIN, Id, inspect, ready
 
 AnyDoc = Doc[Any]
 
@@ -191,17 +192,29 @@ def attempt(state: bytes, update: bytes) -> str:
         shape = inspect(update)
     except UpdateRefused:
         return "refused"
-    keyed = keys.Keyed()
-    state, runs = keys.one_by_one(subdocuments.hide(state, MARK), keyed)
-    keyed.add(runs)
+    keyed = Places()
+    places: list[Id] = []
+    state = parents.without(subdocuments.hide(state, MARK), inspect(state).parents)
+    steps = keys.one_by_one_in_steps(state, keyed, places)
     try:
-        update, _ = keys.one_by_one(subdocuments.hide(update, MARK), keyed)
-    except UpdateRefused:
-        return "refused"
+        while True:
+            next(steps)
+    except StopIteration as end:
+        state, runs = end.value
+    keyed.add(runs)
     doc: AnyDoc = Doc()
     doc.apply_update(state)
-    if not ready(shape, decode_state_vector(doc.get_state())):
+    known = decode_state_vector(doc.get_state())
+    if not ready(shape, known):
         return "not ready"
+    # What it repeats may be a lie.
+    places += [each for each in shape.types if each[1] >= known.get(each[0], 0)]
+    within = {each.parent for each in read_structs(update) if each.parent}
+    update = parents.without(subdocuments.hide(update, MARK), within.difference(places))
+    try:
+        update, _ = keys.one_by_one(update, keyed)
+    except UpdateRefused:
+        return "refused"
     try:
         doc, update = without_torn_pairs(doc, state, update)
         doc.apply_update(update)

@@ -127,7 +127,7 @@ def test_types_in_types_kill_pycrdt_and_are_counted() -> None:
     update = nested_types(40_000, deleted=True)
     assert outcome([update]) == CRASH
     # They may come in many small updates, so a document counts them: `Limits.nested_types_max`.
-    assert inspect(update).types == 40_000
+    assert len(inspect(update).types) == 40_000
     assert Limits().nested_types_max > 40_000
 
 

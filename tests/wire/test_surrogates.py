@@ -7,9 +7,8 @@ import pytest
 from pycrdt import Doc, Text, get_state
 
 from plait.server.wire.state_vector import decode_state_vector
-from plait.server.wire.structs import Id
 from plait.server.wire.surrogates import broken, cuts, pairs, rewrite
-from plait.server.wire.update import inspect
+from plait.server.wire.update import Id, inspect
 from tests.support.node import run_node
 from tests.wire.recorded import histories, updates
 

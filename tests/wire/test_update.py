@@ -53,11 +53,14 @@ def expected(vector: dict[str, Any]) -> Shape:
                 needs[reference[0]] = max(needs.get(reference[0], 0), reference[1] + 1)
     for client, ranges in vector["deletes"]:
         needs[client] = max([needs.get(client, 0), *(clock + length for clock, length in ranges)])
+    types = [(each["client"], each["clock"]) for each in vector["structs"] if each["kind"] == 7]
+    parents = {tuple(each["parent"]) for each in vector["structs"] if each["parent"]}
     return Shape(
         runs,
         needs,
         deletes=bool(vector["deletes"]),
-        types=sum(struct["kind"] == 7 for struct in vector["structs"]),
+        types=tuple(types),
+        parents=tuple(sorted(parents - {*types})),
         lossless=vector["name"] not in LOSSY,
         astral=vector["name"] in ASTRAL,
         keyed=any(struct["key"] is not None for struct in vector["structs"]),
@@ -107,7 +110,7 @@ def test_ready_tells_what_pycrdt_would_leave_waiting() -> None:
 
 
 def test_ready_within_one_update() -> None:
-    shape = Shape([(9, 0, 4), (7, 2, 5)], {9: 4, 7: 5, 3: 1}, False, 0, True, False, False)
+    shape = Shape([(9, 0, 4), (7, 2, 5)], {9: 4, 7: 5, 3: 1}, False, (), (), True, False, False)
     assert ready(shape, {7: 2, 3: 1})
     assert ready(shape, {7: 5, 3: 1, 9: 8})
     assert not ready(shape, {7: 1, 3: 1})
@@ -196,7 +199,7 @@ def test_typing_and_the_walk_agree() -> None:
             padded = struct[:size] + bytes((len(text) | 128, 0)) + text
             assert inspect(update(padded, clock=3)) == fast
     deleting = inspect(update(after(2, b"x"), clock=3, deletes=b"\x01\x07\x01\x00\x01"))
-    assert deleting == Shape([(7, 3, 4)], {7: 1}, True, 0, True, False, False)
+    assert deleting == Shape([(7, 3, 4)], {7: 1}, True, (), (), True, False, False)
 
 
 def test_padded_integers_are_read_as_lib0_does() -> None:
