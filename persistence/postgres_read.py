@@ -39,7 +39,7 @@ _INFO_COLUMNS = """
 
 _HEAD = """
     d.id, d.deleted_ms, d.tail_updates, d.tail_bytes, d.snapshot_bytes,
-    s.upto, s.at_ms, s.types, s.lossy, s.astral, s.keyed, s.slices
+    s.upto, s.at_ms, s.types, s.lossy, s.astral, s.places, s.slices
 """
 
 _LOAD_HEAD = f"""
@@ -172,7 +172,7 @@ def _stored(
             head["types"],
             head["lossy"],
             head["astral"],
-            head["keyed"],
+            head["places"],
         )
     # Rows that vanished would otherwise be taken for a document that never had them.
     if len(updates) != head["tail_updates"] or (snapshot is None and not updates):

@@ -109,6 +109,8 @@ MIGRATIONS: Sequence[Migration] = (
     """,
     # In snapshots that were made before, nobody has looked for keys.
     "ALTER TABLE plait.snapshots ADD COLUMN keyed boolean NOT NULL DEFAULT true",
+    # It says more than `keyed`, which only older versions read; they may still run.
+    "ALTER TABLE plait.snapshots ADD COLUMN places bytea",
 )
 
 

@@ -278,9 +278,12 @@ async def _set_snapshot(session: Session, identity: int, snapshot: Snapshot) -> 
     await session.count("DELETE FROM plait.slices WHERE document = $1", identity)
     await session.count("DELETE FROM plait.snapshots WHERE document = $1", identity)
     await session.count(
-        "INSERT INTO plait.snapshots VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        """
+        INSERT INTO plait.snapshots (document, upto, at_ms, slices, types, lossy, astral, places)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        """,
         *(identity, snapshot.upto, snapshot.at_ms, len(snapshot.slices)),
-        *(snapshot.types, snapshot.lossy, snapshot.astral, snapshot.keyed),
+        *(snapshot.types, snapshot.lossy, snapshot.astral, snapshot.places),
     )
     await session.many(
         "INSERT INTO plait.slices VALUES ($1, $2, $3)",

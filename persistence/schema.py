@@ -121,6 +121,8 @@ MIGRATIONS: Sequence[Migration] = (
     ),
     # In snapshots that were made before, nobody has looked for keys.
     ("ALTER TABLE snapshots ADD COLUMN keyed INTEGER NOT NULL DEFAULT 1",),
+    # It says more than `keyed`, which only older versions read.
+    ("ALTER TABLE snapshots ADD COLUMN places BLOB",),
 )
 
 

@@ -46,12 +46,13 @@ def load(connection: sqlite3.Connection, document: str) -> tuple[Stored, int | N
 
 def _load_snapshot(connection: sqlite3.Connection, identity: int, document: str) -> Snapshot | None:
     row = connection.execute(
-        "SELECT upto, at_ms, types, lossy, astral, keyed, slices FROM snapshots WHERE document = ?",
+        "SELECT upto, at_ms, types, lossy, astral, places, slices FROM snapshots "
+        "WHERE document = ?",
         (identity,),
     ).fetchone()
     if row is None:
         return None
-    upto, at_ms, types, lossy, astral, keyed, count = row
+    upto, at_ms, types, lossy, astral, places, count = row
     slices = connection.execute(
         "SELECT number, bytes FROM slices WHERE document = ? ORDER BY number", (identity,)
     ).fetchall()
@@ -60,7 +61,7 @@ def _load_snapshot(connection: sqlite3.Connection, identity: int, document: str)
             f"the snapshot has {len(slices)} of {count} slices", document=document, hint=_CHECK_HINT
         )
     pieces = tuple(piece for _, piece in slices)
-    return Snapshot(upto, pieces, at_ms, types, bool(lossy), bool(astral), bool(keyed))
+    return Snapshot(upto, pieces, at_ms, types, bool(lossy), bool(astral), places)
 
 
 def _rows(

@@ -199,7 +199,10 @@ def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snaps
     connection.execute("DELETE FROM slices WHERE document = ?", (identity,))
     connection.execute("DELETE FROM snapshots WHERE document = ?", (identity,))
     connection.execute(
-        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        """
+        INSERT INTO snapshots (document, upto, at_ms, slices, types, lossy, astral, places)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        """,
         (
             identity,
             snapshot.upto,
@@ -208,7 +211,7 @@ def _set_snapshot(connection: sqlite3.Connection, identity: int, snapshot: Snaps
             snapshot.types,
             snapshot.lossy,
             snapshot.astral,
-            snapshot.keyed,
+            snapshot.places,
         ),
     )
     connection.executemany(

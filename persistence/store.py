@@ -114,8 +114,10 @@ class Snapshot:
     """Whether pycrdt would re-encode some of it with loss (`plait.server.wire.update`)."""
     astral: bool = False
     """Whether there are characters beyond U+FFFF in it, which pycrdt can't split."""
-    keyed: bool = True
-    """Whether anything in it has a key (`plait.server.wire.keys`), or nobody has looked."""
+    places: bytes | None = None
+    """Where its shared types are, and what has a key, as the server wrote that
+    (`plait.server.wire.places`); None if nobody has looked.
+    """
 
 
 @dataclass(frozen=True, slots=True)

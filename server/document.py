@@ -26,8 +26,7 @@ from pycrdt import _pycrdt
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.updates import broken, state_vector_of, unknown_part
-from plait.server.wire import keys, originals, parents, subdocuments, surrogates
-from plait.server.wire.places import Places
+from plait.server.wire import keys, originals, parents, places, subdocuments, surrogates
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.update import Id, Runs, Shape, inspect, typed, typed_neighbours
@@ -67,13 +66,14 @@ class Document:
         self._limits = limits
         self._known: dict[int, int] = {}
         self._types = 0
-        self.places_of_types = Places()
+        self.places_of_types = places.Places()
         """Where shared types are, or were when they were deleted; see `wire.parents`."""
         self._pairs: set[tuple[int, int]] = set()
         self._torn: set[tuple[int, int]] = set()
-        self._keyed = Places()
+        self._keyed = places.Places()
         self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
+        self._mends_slices = False
         self._hides = False
         """Whether subdocuments were kept from pycrdt."""
         self.memory_bytes = 4096
@@ -250,24 +250,22 @@ class Document:
         """
         self._torn |= pairs
 
-    def load_slice(
-        self, update: bytes, *, lossy: bool, astral: bool, keyed: bool, types: bool
-    ) -> Iterator[None]:
+    def load_slice(self, update: bytes, *, lossy: bool, astral: bool, look: bool) -> Iterator[None]:
         """Apply a slice of a snapshot that Plait wrote, and checked when it was written; in steps,
         since looking for keys and types takes a while.
 
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
             astral: whether it has characters beyond U+FFFF.
-            keyed: whether anything in it has a key.
-            types: whether there are shared types in it.
+            look: whether to look for keys and types; otherwise, `set_places` has told.
         """
         given = update
-        if keyed or types:
-            places: list[Id] = []
-            given, found = yield from keys.one_by_one_in_steps(given, self._keyed, places)
+        if look:
+            types: list[Id] = []
+            given, found = yield from keys.one_by_one_in_steps(given, self._keyed, types)
+            self._mends_slices = self._mends_slices or given is not update
             self._keyed.add(found)
-            self.places_of_types.add_each(places)
+            self.places_of_types.add_each(types)
         if lossy:
             self._originals.update(originals.collect(update))
             given = self._without_subdocuments(given)
@@ -276,6 +274,22 @@ class Document:
         self._to_pycrdt(surrogates.rewrite(given, self._torn) if self._torn else given)
         self.memory_bytes += BYTES_PER_ENCODED_BYTE * len(update)
         self.size_bytes += len(update)
+
+    def set_places(self, encoded: bytes) -> None:
+        """Tell where there are keys and types in slices that are loaded after this.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        self._keyed, self.places_of_types = places.decode(encoded, 2)
+
+    def encoded_places(self) -> bytes | None:
+        """Return what `set_places` takes; None if slices have to be looked at, since something in
+        them is not as pycrdt may have it.
+        """
+        if self._mends_slices:
+            return None
+        return places.encode((self._keyed, self.places_of_types))
 
     def slices_loaded(self, types: int) -> None:
         """Tell that all slices are in, and how many shared types they hold."""

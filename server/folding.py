@@ -108,16 +108,16 @@ def _proven(
         types=sum(len(shape.types) for shape in shapes),
         lossy=not all(shape.lossless for shape in shapes),
         astral=any(shape.astral for shape in shapes),
-        keyed=any(shape.keyed for shape in shapes),
     )
     fresh = Document(limits)
     for _ in restore_snapshot(fresh, snapshot):
         pass
     proven = prove(fresh, document)
+    found = fresh.encoded_places()
     fresh.close()
     if not proven:
         raise DocumentBroken("a snapshot, loaded again, is not the document it was made of")
-    return snapshot
+    return replace(snapshot, places=found)
 
 
 def _same_clocks(fresh: Document, document: Document) -> bool:

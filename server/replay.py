@@ -4,6 +4,7 @@ The steps are a generator, so that the same code runs at once in a helper proces
 the server.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,8 @@ from plait.persistence import LoggedUpdate, Snapshot, Stored
 from plait.server.document import Applied, Document
 from plait.server.wire import surrogates
 from plait.server.wire.update import is_update
+
+log = logging.getLogger(__name__)
 
 _MAY_BE_ASTRAL = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
 """UTF-8 of a character beyond U+FFFF, or other bytes that look like it."""
@@ -52,14 +55,15 @@ def _find_torn(document: Document, stored: Stored) -> Iterator[int]:
 
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
+    look = snapshot.places is None
+    if snapshot.places is not None:
+        try:
+            document.set_places(snapshot.places)
+        except ValueError as error:
+            log.error("a snapshot's %s; they are looked for", error)
+            look = True
     for part in snapshot.slices:
-        for _ in document.load_slice(
-            part,
-            lossy=snapshot.lossy,
-            astral=snapshot.astral,
-            keyed=snapshot.keyed,
-            types=snapshot.types > 0,
-        ):
+        for _ in document.load_slice(part, lossy=snapshot.lossy, astral=snapshot.astral, look=look):
             yield 0
         yield len(part)
     document.slices_loaded(snapshot.types)

@@ -665,12 +665,12 @@ async def test_numbers_and_names_beyond_what_a_column_holds_are_refused(
 async def test_large_documents_are_loaded_page_by_page(store: PostgresStore) -> None:
     slices = tuple(os.urandom(1 << 18) for _ in range(40))
     seqs = await store.append([update("a", "1")])
-    await store.compact("a", Snapshot(seqs[0], slices, 5, types=2, astral=True, keyed=False))
+    await store.compact("a", Snapshot(seqs[0], slices, 5, types=2, astral=True, places=b"\x00\xff"))
     rows = [os.urandom(5000) for _ in range(2000)]
     await store.append([Update("a", row) for row in rows])
     await store.append([Update("a", os.urandom(3 << 20)), update("a", "last")])
     stored = await store.load("a")
-    assert stored.snapshot == Snapshot(seqs[0], slices, 5, types=2, astral=True, keyed=False)
+    assert stored.snapshot == Snapshot(seqs[0], slices, 5, types=2, astral=True, places=b"\x00\xff")
     assert [row.update for row in stored.updates[:2000]] == rows
     assert len(stored.updates) == 2002 and stored.updates[-1].update == b"last"
     async with store.reading() as view:

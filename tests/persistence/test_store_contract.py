@@ -261,7 +261,7 @@ async def test_sequence_numbers_are_not_used_again_after_a_purge(store: Store) -
 async def test_a_snapshot_is_loaded_with_what_came_after(store: Store) -> None:
     seqs = await fill(store, "a", 5)
     snapshot = Snapshot(
-        seqs[2], (b"one", b"two", b""), 77, types=3, lossy=True, astral=True, keyed=False
+        seqs[2], (b"one", b"two", b""), 77, types=3, lossy=True, astral=True, places=b"\x00\xff"
     )
     assert await store.compact("a", snapshot)
     stored = await store.load("a")

@@ -234,7 +234,7 @@ def test_half_an_emoji_in_one_merged_update_gives_what_yjs_has() -> None:
 
 def test_half_an_emoji_is_found_in_a_loaded_snapshot() -> None:
     made = document()
-    list(made.load_slice(HALF_EMOJI[0], lossy=False, astral=True, keyed=False, types=False))
+    list(made.load_slice(HALF_EMOJI[0], lossy=False, astral=True, look=False))
     made.slices_loaded(types=0)
     for update in HALF_EMOJI[1:]:
         assert made.apply(update)[0] is Applied.CHANGED

@@ -1,5 +1,6 @@
 """Folding: what a snapshot and a segment stand for, they hold."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -78,18 +79,37 @@ def test_rows_that_are_not_ready_are_not_covered() -> None:
     assert fold_snapshot(stored(updates[2:]), LIMITS, 0) is None
 
 
-def test_a_snapshot_tells_whether_anything_has_a_key() -> None:
+@pytest.mark.parametrize("told", ["told", "looked for", "damaged"])
+def test_a_snapshot_tells_what_has_a_key(
+    told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     author = Author(1)
-    typed = author.type("hello")
+    author.type("hello")
     author.map["k"] = 1
-    snapshot = fold_snapshot(stored([typed]), LIMITS, 0)
-    assert snapshot is not None and not snapshot.keyed
     snapshot = fold_snapshot(stored([author.state()]), LIMITS, 0)
-    assert snapshot is not None and snapshot.keyed
+    assert snapshot is not None
+    places = snapshot.places
+    assert places is not None
+    if told == "looked for":  # It was made by an older version.
+        snapshot = replace(snapshot, places=None)
+    elif told == "damaged":
+        snapshot = replace(snapshot, places=places[:-1])
+    else:
+        monkeypatch.delattr("plait.server.wire.keys.one_by_one_in_steps")
     document, _ = read(stored([], snapshot), LIMITS)
+    monkeypatch.undo()
+    assert ("damaged" in caplog.text) is (told == "damaged")
     # Client 1's sixth place is the value.
     with pytest.raises(UpdateRefused, match="left of a value that has a key"):
         document.apply(bytes.fromhex("01010900440105016100"))
+
+
+def test_what_has_to_be_mended_is_looked_for_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycrdt joins no values of a key. If it did, they would have to be taken apart."""
+    state = bytes.fromhex("010307002701016d016f0128000700016b037d017d027d03a80703017d040107010103")
+    monkeypatch.setattr(Document, "encode", lambda document: state)
+    snapshot = fold_snapshot(stored([state]), LIMITS, 0)
+    assert snapshot is not None and snapshot.places is None
 
 
 def test_nothing_to_cover_is_no_snapshot() -> None:

@@ -148,7 +148,7 @@ def test_a_loaded_document_knows_the_keys() -> None:
         bytes.fromhex("01010301480300017d0200"),
     )
     made = Document(Limits())
-    list(made.load_slice(value, lossy=False, astral=False, keyed=True, types=False))
+    list(made.load_slice(value, lossy=False, astral=False, look=True))
     made.slices_loaded(types=0)
     with pytest.raises(UpdateRefused, match="left of a value"):
         made.apply(left)

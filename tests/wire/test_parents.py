@@ -1,6 +1,7 @@
 """What is in nothing: it is garbage for everybody, in whatever order updates come."""
 
 import json
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -103,11 +104,12 @@ def test_what_is_in_a_type_of_which_nothing_is_left_is_garbage() -> None:
 
 def test_what_is_in_a_loaded_type_stays() -> None:
     paragraph = bytes.fromhex("01020700 0701017803 0170 0700070006 00")
-    snapshot = fold_snapshot(stored([paragraph]), LIMITS, 0)
-    assert snapshot is not None and snapshot.types == 2 and not snapshot.keyed
-    document, _ = read(stored([], snapshot), LIMITS)
     words = bytes.fromhex("0101080004 00070103 616263 00")
-    assert document.apply(words)[2] is words
+    snapshot = fold_snapshot(stored([paragraph]), LIMITS, 0)
+    assert snapshot is not None and snapshot.types == 2
+    for each in (snapshot, replace(snapshot, places=None)):
+        document, _ = read(stored([], each), LIMITS)
+        assert document.apply(words)[2] is words
 
 
 def test_a_known_place_can_not_be_made_a_type_afterwards() -> None:

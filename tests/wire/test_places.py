@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from plait.server.wire.places import Places
+from plait.server.wire.places import Places, decode, encode
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -30,3 +30,31 @@ def test_the_highest_clocks_have_a_place() -> None:
     places = Places([(1 << 53, end - 1, end)])
     assert (1 << 53, end - 1) in places
     assert (1 << 53, end) not in places
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sets_are_the_same_when_they_are_read_again(seed: int) -> None:
+    rng = random.Random(seed)
+    sets = [Places(), Places(), Places()]
+    for places in sets[1:]:
+        for _ in range(rng.randrange(1, 200)):
+            first = rng.randrange(1 << 31)
+            places.add([(rng.choice((1, 300, 1 << 52)), first, first + rng.randrange(1, 1000))])
+    read = decode(encode(sets), 3)
+    assert [each.bounds for each in read] == [each.bounds for each in sets]
+
+
+def test_damaged_sets_are_noticed() -> None:
+    places = Places([(1, 2, 3), (4, 5, 600)])
+    data = encode([places])
+    for end in range(len(data)):
+        with pytest.raises(ValueError, match="places are damaged"):
+            decode(data[:end], 1)
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 0x10
+        try:
+            (read,) = decode(bytes(changed), 1)
+        except ValueError:
+            continue
+        assert read.bounds == places.bounds, "not every bit matters to zlib"
