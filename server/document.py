@@ -9,10 +9,10 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
    `_known` is our own count of what is there.
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
-4. pycrdt can't split a surrogate pair, re-encodes some values with loss, never frees a document
-   that had a subdocument, uses memory that it has freed if several values of a key come at once,
-   and fails on what is in nothing. `surrogates`, `originals`, `subdocuments`, `keys` and `parents`
-   mend that.
+4. pycrdt can't split a surrogate pair (`surrogates`), re-encodes some values with loss
+   (`originals`), never frees a document that had a subdocument (`subdocuments`), uses memory that
+   it has freed if several values of a key come at once (`keys`), and fails on what is in nothing
+   (`parents`).
 5. A full state is compared with the document before anybody is given it.
 """
 
@@ -386,13 +386,10 @@ class Document:
         mine, theirs = self.encode(), other.encode()
         return mine == theirs or (
             self._known == other._known
-            and self._delete_set() == other._delete_set()
+            and self._encoded(self.state_vector()) == other._encoded(other.state_vector())
             and len(mine) == len(theirs)
             and Counter(mine) == Counter(theirs)
         )
-
-    def _delete_set(self) -> bytes:
-        return self._encoded(self.state_vector())
 
     # How an update becomes part of the document
 
