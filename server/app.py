@@ -154,12 +154,12 @@ class Plait:
         return Starlette(
             routes=[
                 WebSocketRoute("/ws/{name:path}", endpoint.under_ws),
+                WebSocketRoute("/{name:path}", endpoint.bare),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),
                 *Api(self.hub, self.guard, origins, bodies, rights).routes(),
                 *page_routes(),
-                WebSocketRoute("/{name:path}", endpoint.bare),
             ],
             lifespan=lifespan,
         )
