@@ -90,8 +90,7 @@ class Update(NamedTuple):
     """Milliseconds since 1970 on the node that took it; says when, orders nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedUpdate:
+class LoggedUpdate(NamedTuple):
     """An update in the log, with its place."""
 
     seq: int

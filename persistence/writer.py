@@ -106,6 +106,8 @@ class Writer:
 
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._outcome = asyncio.Event()
+        """Set when a commit is settled."""
         self._not_full = asyncio.Event()
         self._not_full.set()
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
@@ -260,11 +262,12 @@ class Writer:
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
+            # Cheaper than a time-out, which cancels what waits.
+            timer = asyncio.get_running_loop().call_later(seconds, self._hurry.set)
             try:
-                async with asyncio.timeout(seconds):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
+                await self._hurry.wait()
+            finally:
+                timer.cancel()
         self._hurry.clear()
 
     async def _commit_some(self) -> None:
@@ -275,11 +278,12 @@ class Writer:
                 return
             updates = [update for entry in self._in_flight for update in entry.updates]
             self._commit_begun = asyncio.get_running_loop().time()
+            self._outcome.clear()
             self._commit = asyncio.ensure_future(self._store.append(updates))
             # First in line: when anybody who waits for the commit wakes up, it is settled.
             self._commit.add_done_callback(self._settle)
-        # Unlike awaiting it, this leaves the commit alone when the waiting is cancelled.
-        await asyncio.wait([self._commit])
+        # Unlike awaiting the commit, this leaves it alone when the waiting is cancelled.
+        await self._outcome.wait()
 
     def _take(self) -> None:
         length = 0
@@ -292,6 +296,7 @@ class Writer:
     def _settle(self, commit: asyncio.Task[Sequence[int]]) -> None:
         """Act on the outcome of a commit."""
         entries, self._in_flight, self._commit = self._in_flight, [], None
+        self._outcome.set()
         error = asyncio.CancelledError() if commit.cancelled() else commit.exception()
         if error is None:
             self._recovered()

@@ -82,7 +82,9 @@ class Following:
             asked = {
                 name: entry
                 for name in (self._entries if names is None else sorted(names))
-                if (entry := self._entries.get(name)) is not None and _usable(entry)
+                if (entry := self._entries.get(name)) is not None
+                and (room := entry.loaded) is not None
+                and room.ready.is_set()
             }
             changes = await self._store.changes(
                 {name: entry.followed for name, entry in asked.items()}
@@ -116,11 +118,6 @@ class Following:
                     entry.waiting = left
         finally:
             entry.leases -= 1
-
-
-def _usable(entry: Entry) -> bool:
-    room = entry.loaded
-    return room is not None and room.ready.is_set()
 
 
 async def _applied(room: Room, row: LoggedUpdate) -> bool:

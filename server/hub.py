@@ -383,14 +383,17 @@ class Hub:
         """Unload rooms that were idle for long enough, or all that can be spared if there are too
         many or they take too much memory, the longest idle first.
         """
-        now = self.clock.monotonic()
-        memory = sum(room.document.memory_bytes for room in self.rooms().values())
-        freed = 0
-        for _, name, room in sorted(
+        spare = sorted(
             (entry.idle_since, name, room)
             for name, entry in self._entries.items()
             if not entry.leases and (room := entry.loaded) is not None and not room.busy
-        ):
+        )
+        if not spare:
+            return
+        now = self.clock.monotonic()
+        memory = sum(room.document.memory_bytes for room in self.rooms().values())
+        freed = 0
+        for _, name, room in spare:
             kept = now - self._entries[name].idle_since < self._idle_seconds
             enough = memory - freed <= self._memory_bytes_max and len(self._entries) <= rooms_max
             if kept and enough:
@@ -424,7 +427,8 @@ class Hub:
                 if room.saving.logged > LOGGED_MAX:
                     room.saving.logged = 0
                     self._compactor.consider(name)
-        self._drop_states()
+        if slot == 0:
+            self._drop_states()
         self._unload_idle()
         if self.cluster is not None:
             self.cluster.tick()

@@ -131,7 +131,7 @@ class Loader:
                 parts.append(row)
                 continue
             found = await run_apart_now(row_parts, CUT_SECONDS, row.update, self._limits)
-            parts += (replace(row, update=part) for part in found)
+            parts += (row._replace(update=part) for part in found)
         return tuple(parts)
 
 

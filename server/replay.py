@@ -15,6 +15,11 @@ from plait.server.wire.update import is_update
 
 log = logging.getLogger(__name__)
 
+TYPED_AT_ONCE = 64
+"""Rows of typing that pycrdt is given in one transaction. Ending it takes as long as applying a
+dozen, and longer the more text there is; so does applying many within one.
+"""
+
 _MAY_BE_ASTRAL = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
 """UTF-8 of a character beyond U+FFFF, or other bytes that look like it."""
 
@@ -77,9 +82,13 @@ def replay(
     while left:
         late = []
         for row in left:
-            if document.apply(row.update)[0] is Applied.PENDING:
+            if document.apply_typed(row.update) is not None:
+                if document.unsettled >= TYPED_AT_ONCE:
+                    document.settle()
+            elif document.apply(row.update)[0] is Applied.PENDING:
                 late.append(row)
             yield len(row.update)
+        document.settle()
         if len(late) == len(left):
             break
         left = late
