@@ -12,7 +12,7 @@ from plait.server.errors import DocumentBroken
 from plait.server.intake import Upload
 from plait.server.member import Member
 from plait.server.updates import merge
-from plait.server.wire.update import Shape
+from plait.server.wire.update import Shape, continued
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class Change:
     """What its author is sent when it is committed, if that is more than the others are sent."""
     frame: bytes = b""
     """The frame that it came in, if that is what others have to be sent in its author's dialect."""
+    count: int = 1
+    """Updates of its author that it stands for."""
 
     @classmethod
     def of(cls, upload: Upload, cut: Cut, news: bool) -> "Change":
@@ -92,12 +94,40 @@ class Change:
         """Whether pycrdt merges it with others without loss."""
         return self.shape.lossless and not self.shape.astral and not self.echo
 
+    def continues_with(self, other: "Change") -> bool:
+        """Take in what was typed behind this, if it continues this; return whether it does."""
+        update = continued(self.update, other.update)
+        if update is None:
+            return False
+        ((client, first, _),) = self.shape.runs
+        self.shape = self.shape._replace(runs=[(client, first, other.shape.runs[0][2])])
+        self.update, self.frame = update, b""
+        self.count += other.count
+        return True
+
 
 def lower(clocks: dict[int, int], runs: Iterable[Run]) -> None:
     """Take runs out of clocks, so that a diff from them holds those runs."""
     for client, first, _ in runs:
         if clocks.get(client, 0) > first:
             clocks[client] = first
+
+
+def by_author(turn: Sequence[Change]) -> list[Change]:
+    """Return a turn with what each author has typed at a stretch as one change: it is one row of
+    the log, and one message to each who is told of it. Everything else stays as it came.
+    """
+    found: list[Change] = []
+    last: dict[Member, Change] = {}
+    for change in turn:
+        own = change.append and not change.echo and not change.parts
+        if own and change.author is not None:
+            before = last.get(change.author)
+            if before is not None and before.continues_with(change):
+                continue
+            last[change.author] = change
+        found.append(change)
+    return found
 
 
 def merged(changes: Sequence[Change], *, echo: bool = False) -> list[bytes]:

@@ -48,6 +48,7 @@ from plait.server.memory import give_back
 from plait.server.records import shared_key
 from plait.server.room import Room
 from plait.server.source import RoomSource, Uploads
+from plait.server.tempo import Tempo
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,6 @@ CLOSED_A_STEP, CLOSE_STEP_SECONDS = 50, 0.1
 """How fast connections are closed when the server stops: 500 a second, or as time allows."""
 ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
-LOGGED_MAX = 200
-"""Rows that an open room logs before it is considered for compaction."""
 
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 PURGE_SECONDS = 2.0
@@ -328,6 +327,7 @@ class Hub:
                 self._forget(name)
             raise _refusal(name, error) from error
         entry.waiting, entry.followed = loaded.waiting, loaded.seq
+        loop = asyncio.get_running_loop()
         room = Room(
             name,
             loaded.document,
@@ -335,7 +335,8 @@ class Hub:
             self.limits,
             source=RoomSource(name, self.start, self.loader, self._uploads, self.reload),
             clock=self.clock,
-            call_soon=asyncio.get_running_loop().call_soon,
+            call_soon=loop.call_soon,
+            end_turn=Tempo(loop),
             counters=self.counters,
         )
         room.saving.logged = loaded.rows
@@ -424,8 +425,7 @@ class Hub:
         for name, entry in list(self._entries.items()):
             if entry.slot == slot and (room := entry.loaded) is not None:
                 room.tick()
-                if room.saving.logged > LOGGED_MAX:
-                    room.saving.logged = 0
+                if room.saving.worth_compacting():
                     self._compactor.consider(name)
         if slot == 0:
             self._drop_states()

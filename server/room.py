@@ -1,9 +1,9 @@
 """A room: one document, who is present, and the clients that edit it together.
 
 The way of an update (DESIGN.md): it is applied first, so that a poison update reaches nobody. At
-the end of the turn of the event loop all updates of that turn go to every *other* member, encoded
-once for each dialect, and to the store's writer. When they are committed, each author is sent its
-own updates: that echo is the acknowledgement, and means stored.
+the end of the turn (`plait.server.tempo`) all its updates go to every *other* member, encoded once
+for each dialect, and to the store's writer. When they are committed, each author is sent its own
+updates: that echo is the acknowledgement, and means stored.
 
 The room is synchronous: it waits for no member, and the store's writer calls it back. What takes
 time comes from a `Source`: a fresh document after pycrdt failed (`ready` is unset meanwhile, and
@@ -20,7 +20,7 @@ from plait.server.answers import PACED_BYTES, Answers, Source, is_large
 from plait.server.attendance import Attendance
 from plait.server.awareness import Awareness
 from plait.server.capacity import Capacity
-from plait.server.changes import Change, Clock, Log, lower, merged
+from plait.server.changes import Change, Clock, Log, by_author, lower, merged
 from plait.server.counters import Counters
 from plait.server.cutting import Cut
 from plait.server.document import Applied, Document
@@ -61,6 +61,7 @@ class Room:
         source: Source,
         clock: Clock,
         call_soon: Callable[[Callable[[], None]], object],
+        end_turn: Callable[[Callable[[], None]], object] | None = None,
         counters: Counters | None = None,
     ) -> None:
         self.name = name
@@ -80,10 +81,10 @@ class Room:
         self.answers = Answers(self, source)
         self.intake = Intake(self, source, limits, self.answers.answer_waiting)
         self._clock = clock
-        self._call_soon = call_soon
+        self._end_turn = end_turn or call_soon
+        self._turn: list[Change] = []
         self._keepalive_seconds = limits.keepalive_seconds
         self._capacity: Capacity[Member] = Capacity(limits)
-        self._turn: list[Change] = []
         self._holding = Holding(self, self._capacity, clock, self._counters)
         self.link: Link | None = None
         """The way to other nodes that have the room open, if there may be any."""
@@ -154,7 +155,7 @@ class Room:
         self._counters.updates_applied += 1
         member.unacknowledged += 1
         if not self._turn:
-            self._call_soon(self.flush)
+            self._end_turn(self.flush)
         self._turn.append(Change(update, shape, member, member.who, frame=frame))
         return True
 
@@ -304,7 +305,7 @@ class Room:
 
     def _add(self, change: Change) -> None:
         if not self._turn:
-            self._call_soon(self.flush)
+            self._end_turn(self.flush)
         self._turn.append(change)
 
     def flush(self) -> None:
@@ -320,7 +321,7 @@ class Room:
             if self.ready.is_set():
                 self.rebuild()  # which sends what is left of the turn
                 return
-        turn = self._turn
+        turn = by_author(self._turn) if len(self._turn) > 1 else self._turn
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         link = self.link
         if link is not None and link.borrowed.size:
@@ -401,12 +402,11 @@ class Room:
                 self.intake.remember(upload.update, cut.shape)
                 self._holding.hold(author, upload.update)
             return
-        changed = applied is Applied.CHANGED
         if author is not None:
             author.unacknowledged += 1
-            self._counters.updates_applied += changed
-            self._counters.updates_duplicate += not changed
-        self._add(Change.of(upload, cut, changed))
+            self._counters.updates_applied += applied is Applied.CHANGED
+            self._counters.updates_duplicate += applied is Applied.KNOWN
+        self._add(Change.of(upload, cut, applied is Applied.CHANGED))
 
     def not_taken_in(self, upload: Upload, error: PlaitError) -> None:
         """Tell who sent a large update that it failed."""

@@ -26,6 +26,12 @@ LOGGED_UNIT_BYTES = 1024
 """What a row that is replayed counts for in bytes; see `Saving.logged`."""
 
 
+LOGGED_MAX = 200
+"""Rows that an open room logs before it is considered for compaction, once nothing is logged."""
+LOGGED_BUSY_MAX = 5_000
+"""Those that are too many to wait for that: replaying them takes 20 ms."""
+
+
 class Host(Protocol):
     """The room, as far as it is needed here."""
 
@@ -78,6 +84,19 @@ class Saving:
         """Rows replayed or logged since somebody last considered compaction and set it to 0; long
         ones count for more.
         """
+        self._logged_before = 0
+        """The same, when somebody asked last."""
+
+    def worth_compacting(self) -> bool:
+        """Whether so much was logged that a snapshot pays, and the room rests from it, or there is
+        too much; to be asked now and then. Afterwards counting begins anew.
+        """
+        rests = self.logged == self._logged_before
+        worth = self.logged > (LOGGED_MAX if rests else LOGGED_BUSY_MAX)
+        if worth:
+            self.logged = 0
+        self._logged_before = self.logged
+        return worth
 
     @property
     def unsaved(self) -> int:
@@ -133,7 +152,7 @@ class Saving:
         acknowledged, self._acknowledged = self._acknowledged, {}
         members, now = self._room.members, self._clock.monotonic()
         for member, changes in acknowledged.items():
-            member.unacknowledged -= len(changes)
+            member.unacknowledged -= sum(each.count for each in changes)
             if member not in members:
                 continue
             fast, frame = member.outbox.fast, changes[0].frame

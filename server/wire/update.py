@@ -79,6 +79,9 @@ class Shape(NamedTuple):
     """Whether a struct tells a key; others take theirs from a neighbour: see `keys`."""
 
 
+TYPED_MAX = 127
+"""The longest text that `typed` accepts."""
+
 # What typing makes, nine of ten updates: one struct with a few ASCII characters after another, and
 # no deletions. Matching takes half the time of walking.
 _ID = rb"([\x80-\xff]{0,7}[\x00-\x7f])([\x80-\xff]{0,7}[\x00-\x7f])"
@@ -177,6 +180,28 @@ def typed_neighbours(update: bytes) -> list[tuple[int, int]]:
     if right:
         found.append((_client_id(right), read_var_uint(right_clock, 0)[0]))
     return found
+
+
+def continued(one: bytes, two: bytes) -> bytes | None:
+    """Return as one two updates that `typed` accepts, if the text of the second follows that of the
+    first at once and is left of the same; None otherwise, or if `typed` would not accept it.
+
+    Yjs stores them as one as well (yjs `src/structs/Item.js`, `mergeWith`).
+    """
+    before, after = _typing(one), _typing(two)
+    if before is None or after is None:
+        return None
+    length, more = before[8][0], after[8][0]
+    if (length, more) != (len(before[9]), len(after[9])) or length + more > TYPED_MAX:
+        return None
+    own, last = before[1], read_var_uint(before[2], 0)[0] + length - 1
+    if (
+        after.group(1, 4, 6, 7) != (own, own, before[6], before[7])
+        or read_var_uint(after[2], 0)[0] != last + 1
+        or read_var_uint(after[5], 0)[0] != last
+    ):
+        return None
+    return b"%b%c%b%b\0" % (one[: before.start(8)], length + more, before[9], after[9])
 
 
 def is_update(update: bytes) -> bool:

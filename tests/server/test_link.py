@@ -219,15 +219,16 @@ def test_a_turn_is_told_in_one_message() -> None:
     net = Net()
     a, b = net.node(), net.node()
     net.said()
-    author = Author(1)
-    client = a.client()
-    updates = [author.type(letter) for letter in "abc"]
-    for update in updates:
-        client.send(SyncUpdate(update))
+    ann, ben = a.client(), a.client()
+    one, two = Author(1), Author(2)
+    for letter in "abc":
+        ann.send(SyncUpdate(one.type(letter)))
+        ben.send(SyncUpdate(two.type(letter)))
     net.run()
     (said,) = net.said()
-    assert [update for _, update in decode_updates(said.envelope.payload)] == updates
-    assert b.text == "abc"
+    updates = [update for _, update in decode_updates(said.envelope.payload)]
+    assert len(updates) == 4, "of each author the first, and what was typed behind that"
+    assert b.text == "abcabc"
 
 
 def test_what_nobody_has_to_be_told_is_not_told() -> None:

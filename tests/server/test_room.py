@@ -24,7 +24,7 @@ from plait.server.wire.messages import (
     SyncUpdate,
 )
 from plait.server.wire.presence import Entry, decode_presence, encode_presence
-from plait.server.wire.update import inspect
+from plait.server.wire.update import continued, inspect
 from tests.support.authors import Author, text_of
 from tests.support.rooms import Client, Rig
 
@@ -142,13 +142,16 @@ def test_the_updates_of_a_turn_are_one_frame_and_one_transaction() -> None:
     rig = Rig()
     ann, ben = rig.client(), rig.client()
     author = Author(1)
-    for word in ("a", "b", "c"):
-        ann.send(SyncUpdate(author.type(word)))
+    words = [author.type(word) for word in ("a", "b", "c")]
+    for word in words:
+        ann.send(SyncUpdate(word))
     rig.turn()
     (message,) = ben.received()
     assert isinstance(message, SyncUpdate)
     assert text_of(message.update) == "abc"
-    assert len(rig.log.rows) == 3, "the log keeps them apart"
+    first, stretch = rig.log.rows
+    assert text_of(first.update) == "a"
+    assert stretch.update == continued(words[1], words[2])
 
 
 def test_two_authors_of_a_turn_hear_of_each_other_only() -> None:
@@ -570,7 +573,7 @@ async def test_the_size_is_that_of_the_content_and_not_of_the_typing() -> None:
         ann.send(SyncUpdate(author.type("x")))
         rig.clock.now += 1
     rig.turn()
-    assert len(rig.log.rows) == 500
+    assert text_of(rig.room.document.encode()) == "x" * 500
     assert len(rig.room.document.encode()) < 600
 
 
