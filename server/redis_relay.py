@@ -74,6 +74,8 @@ class RedisRelay:
         self.last_error = ""
         """Why the connection was lost, or can't be made; empty while there is one."""
         self._jitter = jitter
+        self._loop: asyncio.AbstractEventLoop
+        """Of `run`. Asking which one runs is a system call."""
         self._queue: list[tuple[str, bytes]] = []
         self._queued_bytes = 0
         self._unanswered = 0
@@ -115,7 +117,7 @@ class RedisRelay:
         if not self._queue:
             self._idle.clear()
             if not self._waits:
-                asyncio.get_running_loop().call_soon(self._send_queued)
+                self._loop.call_soon(self._send_queued)
         self._queue.append((channel, message))
 
     async def subscribe(self, channel: str) -> None:
@@ -149,7 +151,7 @@ class RedisRelay:
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
             begun = loop.time()

@@ -81,6 +81,7 @@ class Room:
         self.answers = Answers(self, source)
         self.intake = Intake(self, source, limits, self.answers.answer_waiting)
         self._clock = clock
+        self._call_soon = self._soon = call_soon
         self._end_turn = end_turn or call_soon
         self._turn: list[Change] = []
         self._keepalive_seconds = limits.keepalive_seconds
@@ -92,7 +93,7 @@ class Room:
     @property
     def busy(self) -> bool:
         """Whether there is anything that is not committed yet."""
-        lent = self.link is not None and self.link.borrowed
+        lent = self.link and self.link.borrowed
         return bool(self.saving.unsaved or self._turn or self.intake.busy or lent)
 
     # Members
@@ -136,11 +137,8 @@ class Room:
                 self._holding.refuse(member)
 
     def receive_plain(self, member: Member, frame: bytes, update: bytes) -> bool:
-        """Do what `receive` does for a frame with an update, if that is what typing makes and there
-        is nothing special to it; return whether that was so. Raises like `receive`.
-
-        Nine of ten messages are such, and at low rates most of what they cost is the number of
-        functions that are called: each is fetched from memory that others have used meanwhile.
+        """Do what `receive` does for a frame with an update, if that is what typing makes, as nine
+        of ten are, and there is nothing special to it; return whether that was so.
         """
         if not member.session.takes_updates or self.intake.line:
             return False
@@ -155,7 +153,7 @@ class Room:
         self._counters.updates_applied += 1
         member.unacknowledged += 1
         if not self._turn:
-            self._end_turn(self.flush)
+            self._soon(self.flush)
         self._turn.append(Change(update, shape, member, member.who, frame=frame))
         return True
 
@@ -305,7 +303,7 @@ class Room:
 
     def _add(self, change: Change) -> None:
         if not self._turn:
-            self._end_turn(self.flush)
+            self._soon(self.flush)
         self._turn.append(change)
 
     def flush(self) -> None:
@@ -321,7 +319,9 @@ class Room:
             if self.ready.is_set():
                 self.rebuild()  # which sends what is left of the turn
                 return
-        turn = by_author(self._turn) if len(self._turn) > 1 else self._turn
+        turn, self._soon = self._turn, self._call_soon
+        if len(turn) > 1:  # More may follow closely.
+            turn, self._soon = by_author(turn), self._end_turn
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         link = self.link
         if link is not None and link.borrowed.size:

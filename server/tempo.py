@@ -2,8 +2,9 @@
 
 An edit reaches the other members at the end of the loop's turn in which it came. In a room where
 that happens hundreds of times a second, most of the work would be to say little to many again and
-again. So a room waits until `GAP_SECONDS` have passed since it spoke last; whatever came meanwhile
-is one row of the log for each author and one message to each member.
+again. So a room that had more than one thing to say waits until `GAP_SECONDS` have passed since it
+spoke last; whatever came meanwhile is one row of the log for each author and one message to each
+member.
 """
 
 import asyncio
