@@ -68,6 +68,15 @@ class Holding:
         if member.session.hold(update):
             self._room.ask(member)
 
+    def wait(self, member: Member, update: bytes) -> None:
+        """Keep an update until there is a document again; `retry` is called then.
+
+        Raises:
+            LimitReached: it would be too much.
+        """
+        self._members[member] = None
+        member.session.hold(update)
+
     def turn_away(self, member: Member, update: bytes, error: DocumentFull) -> None:
         """Tell a member that there is no room for its update."""
         self._counters.updates_refused += 1
@@ -98,9 +107,8 @@ class Holding:
             if member not in self._room.members:
                 continue
             member.unacknowledged -= 1
-            self._members[member] = None
             try:
-                member.session.hold(change.update)
+                self.wait(member, change.update)
             except PlaitError as error:
                 member.socket.close(error)
 

@@ -6,9 +6,8 @@ for each dialect, and to the store's writer. When they are committed, each autho
 updates: that echo is the acknowledgement, and means stored.
 
 The room is synchronous: it waits for no member, and the store's writer calls it back. What takes
-time comes from a `Source`: a fresh document after pycrdt failed (`ready` is unset meanwhile, and
-whoever reads from a socket waits for it); large updates, which are taken in step by step
-(`plait.server.intake`); and the state of a large document (`plait.server.answers`).
+time comes from a `Source`: a fresh document after pycrdt failed (`ready` is unset meanwhile; edits
+are held, and sockets are not read), the parts of a large update, the state of a large document.
 """
 
 import asyncio
@@ -71,6 +70,7 @@ class Room:
         """In the order in which they came, so that a simulation can be repeated exactly."""
         self._counters = counters or Counters()
         self.attendance = Attendance(self.members, clock, call_soon, self._counters)
+        self._halted = False  # As long as `ready` is not set.
         self.ready = asyncio.Event()
         self.ready.set()
         self.dead = False
@@ -140,7 +140,7 @@ class Room:
         """Do what `receive` does for a frame with an update, if that is what typing makes, as nine
         of ten are, and there is nothing special to it; return whether that was so.
         """
-        if not member.session.takes_updates or self.intake.line:
+        if self._halted or self.intake.line or not member.session.takes_updates:
             return False
         if self.document.size_bytes + len(update) > self._capacity.bytes_max:
             return False
@@ -243,18 +243,14 @@ class Room:
         if self.intake.concerns(update):
             self.intake.add(Upload(update, append=False))
             return Applied.CHANGED, inspect(update)
-        try:
-            typed = self.document.apply_typed(update)
-        except DocumentBroken as error:
-            raise self._broken(error) from error
-        applied, shape, new = (Applied.CHANGED, typed, update) if typed else self._try(update)
+        applied, shape, new = self._try(update, typed=True)
         if applied is Applied.CHANGED:
             self._add(Change(new, shape, append=False))
         return applied, shape
 
     def difference(self, state_vector: bytes, bytes_max: int) -> bytes | None:
         """Return what is missed; None if that is more than it should be, or takes long."""
-        if self.intake.applying or is_large(self.document):
+        if self.intake.applying or self._halted or is_large(self.document):
             return None
         try:
             missing = self.document.missing(state_vector)
@@ -266,6 +262,9 @@ class Room:
 
     def apply_of(self, member: Member, update: bytes) -> None:
         """Apply a member's update, or hold it. Raises what the member is to be closed with."""
+        if self._halted:  # What is applied now is in the next document, or in none.
+            self._holding.wait(member, update)
+            return
         if self.intake.concerns(update):
             if self.intake.still_pending(update):
                 self._holding.hold(member, update)
@@ -289,8 +288,10 @@ class Room:
         echo = b"" if new is update else update
         self._add(Change(new, shape, member, member.who, changed, changed, echo=echo))
 
-    def _try(self, update: bytes) -> tuple[Applied, Shape, bytes]:
+    def _try(self, update: bytes, *, typed: bool = False) -> tuple[Applied, Shape, bytes]:
         try:
+            if typed and (shape := self.document.apply_typed(update)) is not None:
+                return Applied.CHANGED, shape, update
             return self.document.apply(update)
         except DocumentBroken as error:
             raise self._broken(error) from error
@@ -424,11 +425,8 @@ class Room:
     # When pycrdt fails
 
     def rebuild(self, *, remote: bool = False) -> None:
-        """Take a fresh document from the store; until it is there, nobody's messages are taken.
-
-        Args:
-            remote: the present one is all right, but is to move to another process.
-        """
+        """Take a fresh document from the store; if `remote`, it moves to another process."""
+        self._halted = True
         self.ready.clear()
         self.answers.drop()
         self.flush()
@@ -443,6 +441,7 @@ class Room:
             else:
                 self.document.close()
                 self.document = loaded.result()
+            self._halted = False
             self.ready.set()
             if self.link is not None:
                 self.link.hello()  # Others may have told of something meanwhile.

@@ -18,6 +18,8 @@ from plait.server.wire.messages import SyncStep1, SyncStep2, SyncUpdate
 from plait.server.wire.update import inspect, typed
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.authors import Author, text_of
+from tests.support.deadlines import eventually
+from tests.support.frames import update as frame_of
 from tests.support.rooms import Rig
 
 
@@ -287,3 +289,37 @@ def test_a_document_that_breaks_in_the_middle_of_typing_is_broken() -> None:
     document._doc = Failing()  # type: ignore[assignment]
     with pytest.raises(DocumentBroken):
         document.apply_typed(author.type("b"))
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["broken", "moved to another process"])
+async def test_what_is_typed_while_the_document_is_loaded_anew_is_in_the_next_one(
+    remote: bool,
+) -> None:
+    """It was applied to the old document, stored and acknowledged, and nobody who came later saw it
+    until the room was unloaded.
+    """
+    rig = Rig()
+    ann, ben = Typist(rig), Typist(rig)
+    author, other = Author(1), Author(2)
+    ann.connection.receive(frame_of(author.type("one")))
+    rig.turn()
+    rig.log.commit()
+    rig.room.rebuild(remote=remote)
+    loaded = Document(rig.limits)
+    for row in rig.log.rows:
+        loaded.apply(row.update)
+    for typist, update in ((ann, author.type(" two")), (ben, other.type("!"))):
+        more = typist.connection.receive(frame_of(update))
+        assert not more and typist.connection.waiting, "its socket is not to be read"
+    rig.turn()
+    assert len(rig.log.rows) == 1, "nothing is stored that may not be in the document"
+    rig.source.documents[0].set_result(loaded)
+    await eventually(lambda: not ann.connection.waiting)
+    rig.turn()
+    rig.log.commit()
+    assert sorted(text_of(rig.room.document.encode())) == sorted("one two!")
+    assert len(rig.log.rows) == 3
+    for typist in (ann, ben):
+        assert typist.connection.closing is None
+        (membership,) = typist.connection._memberships.values()
+        assert membership[1].unacknowledged == 0
