@@ -92,9 +92,9 @@ class Room:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything that is not committed yet."""
+        """Whether there is anything that is not committed yet, or may be held."""
         lent = self.link and self.link.borrowed
-        return bool(self.saving.unsaved or self._turn or self.intake.busy or lent)
+        return bool(self.saving.unsaved or self._turn or self.intake.busy or lent or self._halted)
 
     # Members
 
