@@ -323,6 +323,7 @@ class Room:
         turn, self._soon = self._turn, self._call_soon
         if len(turn) > 1:  # More may follow closely.
             turn, self._soon = by_author(turn), self._end_turn
+            self._counters.merges += len(turn) == 1
         news = turn if len(turn) == 1 and turn[0].news else [each for each in turn if each.news]
         link = self.link
         if link is not None and link.borrowed.size:

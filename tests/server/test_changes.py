@@ -118,3 +118,14 @@ def test_a_room_is_worth_compacting_when_it_rests_from_much() -> None:
     saving.logged = LOGGED_BUSY_MAX + 1
     assert saving.worth_compacting(), "that is too much to wait for a rest"
     assert not saving.worth_compacting()
+
+
+def test_a_turn_of_one_who_types_counts_as_merged() -> None:
+    rig = Rig()
+    ann, author = rig.client(), Author(1)
+    ann.send(SyncUpdate(author.type("-")))
+    rig.turn()
+    for word in ("a", "b"):
+        ann.send(SyncUpdate(author.type(word)))
+    rig.turn()
+    assert rig.room._counters.merges == 1
