@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from plait.server.connection import Connection
-from plait.server.errors import PlaitError, ServerStopping
+from plait.server.errors import PlaitError, RoomUnavailable, ServerStopping
 from plait.server.framed import SHORT_BYTES_MAX, FramedSocket
 from plait.server.hub import Hub
 from plait.server.leases import Lease
@@ -50,6 +50,8 @@ to wait for its turn.
 """
 UNIT_BYTES = 4096
 """Long messages count for more, by this measure."""
+SLOW_BYTES = 256 << 10
+"""What has to come of a long message in `PING_SECONDS`."""
 FLOOD_UNITS = 2
 """What is handled then: 0.05 ms."""
 JOINED_BYTES = 256 << 10
@@ -132,6 +134,8 @@ class Sockets:
         self._slots: list[set[DirectSocket]] = [set() for _ in range(PING_SECONDS)]
         self._next = 0
         self._ticks = 0
+        self.held = 0
+        """Bytes of messages that have not come whole yet."""
 
     def later(self, work: Callable[[], None], source: str) -> None:
         """Handle what somebody has sent who has sent much, when their turn has come."""
@@ -336,6 +340,11 @@ class DirectSocket(FramedSocket):
         del parts
         await self._wait()
 
+    def may_hold(self, more: int) -> bool:
+        """Count what is held of a long message, for all sockets."""
+        self._sockets.held += more
+        return self._sockets.held <= self._hub.limits.long_messages_bytes_max
+
     def spent(self, length: int) -> None:
         """Count what is no message, or a part of one."""
         self._pings = 0
@@ -378,8 +387,15 @@ class DirectSocket(FramedSocket):
     # Silence
 
     def ask(self) -> None:
-        """Ping a client that was silent, and cut it off if it has not answered for long."""
+        """Ping a client that was silent, and cut it off if it has not answered for long, or if a
+        message of its does not come on.
+        """
         assert self.transport is not None
+        if self._held_before and self._held - self._held_before < SLOW_BYTES and not self._stopped:
+            told = "the rest of a message did not come; send it again"
+            self.connection.close(RoomUnavailable(told, limit="slow_message"))
+            return
+        self._held_before = self._held
         self._pings += 1
         if self._pings > PINGS_MAX + 1:
             log.info("%s does not answer; it is cut off", self.connection.peer)

@@ -18,7 +18,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from plait.server.errors import MalformedFrame, MessageTooBig, PlaitError, TextRefused
+from plait.server.errors import (
+    MalformedFrame,
+    MessageTooBig,
+    PlaitError,
+    RoomUnavailable,
+    TextRefused,
+)
 from plait.server.wire.frames import (
     BINARY,
     CLOSE,
@@ -63,6 +69,8 @@ class FramedSocket(asyncio.BufferedProtocol):
         "_bytes_max",
         "_deaf",
         "_frames",
+        "_held",
+        "_held_before",
         "_parts",
         "_parts_bytes",
         "_plain",
@@ -89,6 +97,10 @@ class FramedSocket(asyncio.BufferedProtocol):
         self._stopped = False
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._held = 0
+        """What has come of an unfinished message."""
+        self._held_before = 0
+        """The same, when somebody looked last."""
         self._deaf = -1
         """What was read since the good-bye; negative before it."""
         self._broken = False
@@ -135,6 +147,12 @@ class FramedSocket(asyncio.BufferedProtocol):
     def received_parts(self, parts: list[bytes]) -> None:
         """Take a message that came in parts, each of which was `spent`."""
         self.received(b"".join(parts))
+
+    def may_hold(self, more: int) -> bool:
+        """Take down that so much more is held of an unfinished message, or less; return whether it
+        may be. If not, it is let go of, and the message is refused.
+        """
+        return True
 
     def spent(self, length: int) -> None:
         """Count what is no message yet, or will be none."""
@@ -201,7 +219,8 @@ class FramedSocket(asyncio.BufferedProtocol):
         """Let go."""
         if self.connections is not None:
             self.connections.discard(self)
-        self._frames = self._reader = self._parts = None
+        self._frames = self._reader = None
+        self._let_go()
         self._plain = False
         if self._timer is not None:
             self._timer.cancel()
@@ -282,7 +301,7 @@ class FramedSocket(asyncio.BufferedProtocol):
 
     def _refuse(self, error: PlaitError) -> None:
         """Have the socket closed."""
-        self._parts = None
+        self._let_go()
         if self._deaf < 0:
             self.refused(error)
 
@@ -323,15 +342,29 @@ class FramedSocket(asyncio.BufferedProtocol):
                 if self._deaf >= 0:
                     return
         self._parts.append(frame.payload)
+        self._held += len(frame.payload)
+        fits = self.may_hold(len(frame.payload))
         if not frame.rest:
             self._parts_bytes += PART_BYTES + (frame.length or len(frame.payload))
         if self._parts_bytes > self._bytes_max + PART_BYTES:
             self._refuse(MessageTooBig(f"a message may have {self._bytes_max} bytes"))
             return
+        if not fits:
+            told = "too many long messages are on their way; send it again later"
+            self._refuse(RoomUnavailable(told, limit="long_messages"))
+            return
         self.spent(len(frame.payload))
         if frame.final and self._deaf < 0:
-            parts, self._parts = self._parts, None
+            parts = self._parts
+            self._let_go()
             self.received_parts(parts)
+
+    def _let_go(self) -> None:
+        """Hold nothing of an unfinished message any more."""
+        self._parts = None
+        if self._held:
+            self.may_hold(-self._held)
+            self._held = self._held_before = 0
 
     # The end
 
@@ -346,6 +379,7 @@ class FramedSocket(asyncio.BufferedProtocol):
             return
         self._write(closing(code, reason))
         self._deaf, self._plain = 0, False
+        self._let_go()
         abort = self.transport.abort
         self._timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, abort)
         if self._stopped:

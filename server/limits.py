@@ -125,6 +125,8 @@ class Limits:
 
     uploads_bytes_max: int = 256 << 20
     """Large updates of all rooms that are being taken in; further ones are to come later."""
+    long_messages_bytes_max: int = 512 << 20
+    """Messages of all connections of which a part has come; further ones are to come later."""
     states_bytes_max: int = 256 << 20
     """Encoded documents of all rooms that are kept for who joins next."""
 

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -158,6 +159,57 @@ async def test_a_long_message_counts_while_it_comes() -> None:
         client.writer.write(typed[200_000:])
         assert await client.next() == (BINARY, typed)
         assert quota.bytes == before - len(typed)
+
+
+async def test_all_together_may_not_have_too_much_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each could keep 64 MB of the server's memory for ever by sending no more of a message."""
+    async with node() as server, joined(server) as ann, joined(server) as ben:
+        limits = replace(server.plait.limits, long_messages_bytes_max=300_000)
+        monkeypatch.setattr(server.plait.hub, "limits", limits)
+        typed = update(Author(1).type("x" * 200_000))
+        ann.writer.write(announced(len(typed)) + typed[:190_000])
+        await eventually(lambda: server.plait.sockets.held > 100_000)
+        ben.writer.write(announced(len(typed)) + typed)
+        code, reason = await closed(ben)
+        assert code == 1013 and "send it again later" in reason
+        assert server.plait.counters.limits["long_messages"] == 1
+        ann.writer.write(typed[190_000:])
+        assert await ann.next() == (BINARY, typed)
+        assert server.plait.sockets.held == 0
+
+
+async def test_what_is_left_of_a_long_message_is_let_go_of_with_its_socket() -> None:
+    async with node() as server:
+        async with joined(server) as client:
+            client.writer.write(announced(1 << 20) + update(b"x" * 1000)[:4] + bytes(200_000))
+            await eventually(lambda: server.sockets and server.sockets[0].connection.closing)
+        async with joined(server) as client:
+            typed = update(Author(1).type("x" * 500_000))
+            client.writer.write(announced(len(typed)) + typed[:300_000])
+            await eventually(lambda: server.plait.sockets.held > 200_000)
+        await eventually(lambda: not server.sockets)
+        assert server.plait.sockets.held == 0
+
+
+async def test_a_message_that_does_not_come_on_is_refused() -> None:
+    async with node() as server, joined(server) as slow, joined(server) as stuck:
+        typed = update(Author(1).type("x" * (2 << 20)))
+        for client in (slow, stuck):
+            client.writer.write(announced(len(typed)) + typed[:200_000])
+        held = server.plait.sockets
+        await eventually(lambda: held.held > 300_000)
+        server.seconds_pass(direct.PING_SECONDS)
+        slow.writer.write(typed[200_000 : 200_000 + direct.SLOW_BYTES + 100_000])
+        await eventually(lambda: held.held > 600_000)
+        server.seconds_pass(direct.PING_SECONDS)
+        code, reason = await closed(stuck)
+        assert code == 1013 and "did not come" in reason
+        slow.writer.write(typed[200_000 + direct.SLOW_BYTES + 100_000 :])
+        while (await slow.next()) != (BINARY, typed):
+            pass  # pings
+        assert held.held == 0
 
 
 async def test_a_flood_of_pongs_counts() -> None:
