@@ -180,6 +180,7 @@ async def test_a_change_is_told_when_the_document_is_left_alone(
         node.wake()
         await eventually(lambda: hook.asked == 1)
         await eventually(lambda: hook.heard and hook.heard[0].told["data"]["updates"] == 5)
+        await looked(node)  # Its lease would be over with the next minute.
         # What the store noted meanwhile says nothing that was not told.
         clock.now += 60
         await nothing_more(hook, node)
