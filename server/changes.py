@@ -123,7 +123,7 @@ def by_author(turn: Sequence[Change]) -> list[Change]:
         own = change.append and not change.echo and not change.parts
         if own and change.author is not None:
             before = last.get(change.author)
-            if before is not None and before.continues_with(change):
+            if before and before.who == change.who and before.continues_with(change):
                 continue
             last[change.author] = change
         found.append(change)

@@ -262,14 +262,14 @@ class Room:
 
     def apply_of(self, member: Member, update: bytes) -> None:
         """Apply a member's update, or hold it. Raises what the member is to be closed with."""
-        if self._halted:  # What is applied now is in the next document, or in none.
-            self._holding.wait(member, update)
-            return
         if self.intake.concerns(update):
             if self.intake.still_pending(update):
                 self._holding.hold(member, update)
             else:
                 self.intake.add(Upload(update, member, member.who))
+            return
+        if self._halted:  # What is applied now is in the next document, or in none.
+            self._holding.wait(member, update)
             return
         if self.document.size_bytes + len(update) > self._capacity.bytes_max:
             try:

@@ -57,6 +57,14 @@ def test_one_change_stays_what_it_is() -> None:
     assert by_author([typed]) == [typed]
 
 
+def test_what_one_types_under_two_names_is_two_changes() -> None:
+    ann = Author(1)
+    ann.type("-")
+    typed = [change(ann.type(word), ANN) for word in "ab"]
+    typed[1].who = "ann of another token"
+    assert by_author(typed) == typed
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -323,3 +323,15 @@ async def test_what_is_typed_while_the_document_is_loaded_anew_is_in_the_next_on
         assert typist.connection.closing is None
         (membership,) = typist.connection._memberships.values()
         assert membership[1].unacknowledged == 0
+
+
+async def test_a_large_update_waits_for_the_document_that_is_loaded_anew() -> None:
+    """More than may be held of an update that is not ready; it would be refused for ever."""
+    rig = Rig(Limits(pending_bytes_max=1000))
+    ann = Typist(rig)
+    rig.room.rebuild()
+    ann.connection.receive(frame_of(Author(1).type("x" * 100_000)))
+    assert ann.connection.closing is None and ann.connection.waiting
+    assert rig.room.intake.busy
+    rig.source.documents[0].set_result(Document(rig.limits))
+    await eventually(lambda: rig.source.cuts)
