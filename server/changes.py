@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from plait.persistence import StoreError, Update
 from plait.server.cutting import Cut
@@ -16,7 +15,7 @@ from plait.server.wire.update import Shape, continued
 
 log = logging.getLogger(__name__)
 
-MERGE_BYTES_MAX = 64 << 10
+MERGE_BYTES_MAX: Final = 64 << 10
 """Updates of one turn are merged up to this size; above it, merging costs more than sending one by
 one.
 """
@@ -47,28 +46,60 @@ class Log(Protocol):
         """Commit updates in order, and call `done` when they are; never blocks."""
 
 
-@dataclass(slots=True)
 class Change:
-    """An update of this turn."""
+    """An update of this turn.
 
-    update: bytes
-    shape: Shape
-    author: Member | None = None
-    who: str = ""
-    news: bool = True
-    """Whether it changed the document, so that others have to hear of it."""
-    append: bool = True
-    """Whether it is not in the log yet."""
-    committed: "asyncio.Future[bool] | None" = None
-    """Told when it is."""
-    parts: Sequence[bytes] = ()
-    """What is logged instead of the update, if it is large, so that loading it stops nobody."""
-    echo: bytes = b""
-    """What its author is sent when it is committed, if that is more than the others are sent."""
-    frame: bytes = b""
-    """The frame that it came in, if that is what others have to be sent in its author's dialect."""
-    count: int = 1
-    """Updates of its author that it stands for."""
+    Args:
+        news: whether it changed the document, so that others have to hear of it.
+        append: whether it is not in the log yet.
+        committed: told when it is.
+        parts: what is logged instead of the update, if it is large, so that loading it stops
+            nobody.
+        echo: what its author is sent when it is committed, if that is more than the others are
+            sent.
+        frame: the frame that it came in, if that is what others have to be sent in its author's
+            dialect.
+    """
+
+    __slots__ = (
+        "append",
+        "author",
+        "committed",
+        "count",
+        "echo",
+        "frame",
+        "news",
+        "parts",
+        "shape",
+        "update",
+        "who",
+    )
+
+    def __init__(
+        self,
+        update: bytes,
+        shape: Shape,
+        author: Member | None = None,
+        who: str = "",
+        news: bool = True,
+        append: bool = True,
+        committed: "asyncio.Future[bool] | None" = None,
+        parts: Sequence[bytes] = (),
+        echo: bytes = b"",
+        frame: bytes = b"",
+    ) -> None:
+        self.update = update
+        self.shape = shape
+        self.author = author
+        self.who = who
+        self.news = news
+        self.append = append
+        self.committed = committed
+        self.parts = parts
+        self.echo = echo
+        self.frame = frame
+        self.count = 1
+        """Updates of its author that it stands for."""
 
     @classmethod
     def of(cls, upload: Upload, cut: Cut, news: bool) -> "Change":

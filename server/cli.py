@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plait.persistence import StoreError
-from plait.server import __version__, logs, settings
+from plait.server import COMPILED, __version__, logs, settings
 from plait.server.cli_auth_options import add_keys, add_tokens
 from plait.server.cli_options import (
     MISUSED as MISUSED,
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A collaboration server for Yjs documents.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"plait {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"plait {__version__}{', compiled' * COMPILED}"
+    )
     commands = Commands(
         parser.add_subparsers(
             prog="plait", metavar="COMMAND", required=True, help=argparse.SUPPRESS

@@ -10,7 +10,7 @@ frames one by one, and closes when `closing` is set and none are left.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from plait.server.counters import Counters
 from plait.server.errors import DecodeError, PlaitError
@@ -23,7 +23,7 @@ from plait.server.wire.messages import Authenticate, Codec, Message
 
 log = logging.getLogger(__name__)
 
-REASON_BYTES_MAX = 123
+REASON_BYTES_MAX: Final = 123
 """What a WebSocket close frame has room for (RFC 6455, 5.5.1)."""
 
 

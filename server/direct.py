@@ -17,6 +17,7 @@ with two tasks a socket. What those tasks would wait for is done here by being c
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from plait.server.connection import Connection
 from plait.server.errors import PlaitError, RoomUnavailable, ServerStopping
@@ -39,22 +40,22 @@ from plait.server.wire.messages import Codec
 
 log = logging.getLogger(__name__)
 
-PING_SECONDS = 30
+PING_SECONDS: Final = 30
 """How long a client may be silent before it is asked whether it is there."""
-PINGS_MAX = 2
+PINGS_MAX: Final = 2
 """Pings that may go unanswered before it counts as gone. It may be busy with a large document."""
 
-AT_ONCE_UNITS = 8
+AT_ONCE_UNITS: Final = 8
 """Messages that are handled at once of a client that has sent several; what comes beyond that has
 to wait for its turn.
 """
-UNIT_BYTES = 4096
+UNIT_BYTES: Final = 4096
 """Long messages count for more, by this measure."""
-SLOW_BYTES = 256 << 10
+SLOW_BYTES: Final = 256 << 10
 """What has to come of a long message in `PING_SECONDS`."""
-FLOOD_UNITS = 2
+FLOOD_UNITS: Final = 2
 """What is handled then: 0.05 ms."""
-JOINED_BYTES = 256 << 10
+JOINED_BYTES: Final = 256 << 10
 """Longer messages are put together in a thread."""
 
 
@@ -337,7 +338,7 @@ class DirectSocket(FramedSocket):
 
     async def _receive_parts(self, parts: list[bytes]) -> None:
         await self.connection.receive_parts(parts)
-        del parts
+        parts = []
         await self._wait()
 
     def may_hold(self, more: int) -> bool:

@@ -20,6 +20,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Set
 from enum import Enum, auto
+from typing import Final
 
 from pycrdt import _pycrdt
 
@@ -31,8 +32,8 @@ from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.update import Id, Runs, Shape, inspect, typed, typed_neighbours
 
-BYTES_PER_BLOCK = 200
-BYTES_PER_ENCODED_BYTE = 12
+BYTES_PER_BLOCK: Final = 200
+BYTES_PER_ENCODED_BYTE: Final = 12
 """Memory of a loaded document over its encoded size, measured on text of many small edits; other
 documents take less.
 """
@@ -91,7 +92,7 @@ class Document:
     def close(self) -> None:
         """Let go of the memory now, which goes with the object otherwise. Nothing works then."""
         self._typing = None
-        del self._doc
+        self._doc = None  # type: ignore[assignment]
 
     # Changing
 
@@ -147,8 +148,7 @@ class Document:
         shape = typed(update)
         if shape is None or self._pairs:
             return None
-        known = self._known
-        ((client, first, end),) = shape.runs
+        known, ((client, first, end),) = self._known, shape.runs
         if known.get(client, 0) != first:
             return None
         for other, clock in shape.needs.items():

@@ -5,7 +5,7 @@ for speed, and looks at nothing but what nearly all have in common: they read wh
 The others are left to the room.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 
 from plait.server.member import Member
 from plait.server.outbox import FAST_BYTES_MAX
@@ -14,8 +14,9 @@ from plait.server.wire.messages import Codec
 
 
 def fan_out(
-    members: Iterable[Member],
-    but: Container[Member | None],
+    members: dict[Member, None],
+    author: Member | None,
+    authors: dict[Member | None, None] | None,
     updates: Sequence[bytes],
     now: float,
     frames: dict[Codec, list[bytes]],
@@ -23,7 +24,7 @@ def fan_out(
     """Send updates to members, encoded once for each dialect.
 
     Args:
-        but: members to leave out.
+        author, authors: members to leave out.
         frames: what is encoded already, by dialect; completed here.
 
     Returns:
@@ -34,7 +35,7 @@ def fan_out(
     codec, short, sent = None, False, 0
     others: list[tuple[Member, list[bytes]]] = []
     for member in members:
-        if member in but:
+        if member is author or (authors is not None and member in authors):
             continue
         if member.codec is not codec:
             codec = member.codec

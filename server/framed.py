@@ -16,7 +16,7 @@ Nothing here waits, and a client is never given more than its part of the loop's
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from plait.server.errors import (
     MalformedFrame,
@@ -43,23 +43,24 @@ from plait.server.wire.frames import (
     framed,
 )
 
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS: Final = 5.0
 """How long the other side has to take what is on its way, and the reason for closing."""
-READ_BYTES = 64 << 10
+READ_BYTES: Final = 64 << 10
 """What is read at once."""
-DEAF_BYTES_MAX = 256 << 10
+DEAF_BYTES_MAX: Final = 256 << 10
 """What a client may still have on its way when it is told good-bye."""
-SKIPPED_AT_ONCE = 100
+SKIPPED_AT_ONCE: Final = 100
 """Frames that are passed over in one turn of the loop on the way to the client's answer."""
-PART_BYTES = 64
+PART_BYTES: Final = 64
 """What a part of a message takes besides its bytes; an empty one, too."""
 
-SHORT_BYTES_MAX = 6 + 125
+SHORT_BYTES_MAX: Final = 6 + 125
 """The longest frame whose length is in one byte."""
 
 
-class FramedSocket(asyncio.BufferedProtocol):
-    """The transport's protocol from the answered handshake to the end.
+class FramedSocket:
+    """The transport's protocol (`asyncio.BufferedProtocol`, from which a compiled class can't
+    derive) from the answered handshake to the end.
 
     `handover` calls `take_over`. Derived classes implement the hooks below it.
     """
@@ -128,7 +129,7 @@ class FramedSocket(asyncio.BufferedProtocol):
         connections.add(self)
         self._space = space
         self._bytes_max = bytes_max
-        transport.set_protocol(self)
+        transport.set_protocol(_protocol(self, transport))
         self.opened()
         if early:
             self._read(early)
@@ -176,6 +177,15 @@ class FramedSocket(asyncio.BufferedProtocol):
         self.say_good_bye(1001)
 
     # What the transport calls
+
+    def pause_writing(self) -> None:
+        """Learn that the transport has enough."""
+
+    def resume_writing(self) -> None:
+        """Learn that the transport takes more."""
+
+    def eof_received(self) -> None:
+        """Let the transport close: nothing more comes."""
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """Return where to read to."""
@@ -399,6 +409,23 @@ class FramedSocket(asyncio.BufferedProtocol):
     def _write(self, data: bytes) -> None:
         if self.transport is not None:
             self.transport.write(data)
+
+
+class _Buffered(asyncio.BufferedProtocol):
+    """A socket as loops want it that know a protocol by its class, asyncio's own for one."""
+
+    def __init__(self, socket: FramedSocket) -> None:
+        self.get_buffer = socket.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = socket.buffer_updated  # type: ignore[method-assign]
+        self.pause_writing = socket.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = socket.resume_writing  # type: ignore[method-assign]
+        self.connection_lost = socket.connection_lost  # type: ignore[method-assign]
+        self.eof_received = socket.eof_received  # type: ignore[method-assign]
+
+
+def _protocol(socket: FramedSocket, transport: asyncio.Transport) -> Any:
+    """Return what to give to `set_protocol`. uvloop asks for no class."""
+    return socket if type(transport).__module__.startswith("uvloop") else _Buffered(socket)
 
 
 def _one_after_another(*several: Iterator[Frame]) -> Iterator[Frame]:

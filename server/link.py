@@ -23,7 +23,7 @@ Pure: what has to be sent is given to an `Outlet`, and time is an argument.
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from plait.persistence import Update
 from plait.server.attendance import Attendance
@@ -54,22 +54,22 @@ from plait.server.wire.update import Shape
 
 log = logging.getLogger(__name__)
 
-TURN_BYTES_MAX = 1 << 20
+TURN_BYTES_MAX: Final = 1 << 20
 """A turn's updates that take more are looked for in the store. Redis closes readers whose buffer
 holds 32 MB.
 """
-DIFF_BYTES_MAX = LARGE_BYTES
+DIFF_BYTES_MAX: Final = LARGE_BYTES
 """A larger answer is looked for in the store, as large updates are."""
-BORROWED_BYTES_MAX = 4 << 20
+BORROWED_BYTES_MAX: Final = 4 << 20
 """Relayed updates of a room that are kept until their node has saved them."""
-BORROWED_SECONDS = 10.0
+BORROWED_SECONDS: Final = 10.0
 """How long a node gets to save them before others do."""
-ASK_SECONDS = 2.0
+ASK_SECONDS: Final = 2.0
 """How long a node gets to answer before it is asked again."""
-AUDIT_SECONDS = 30.0
+AUDIT_SECONDS: Final = 30.0
 """How long after an edit a room says hello once more."""
 
-DIRECT_MAX = 3
+DIRECT_MAX: Final = 3
 """Up to so many nodes are told one by one, which does not come back to the teller; more are told by
 the room's channel.
 """

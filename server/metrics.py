@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from plait.server import __version__
+from plait.server import COMPILED, __version__
 from plait.server.admission import Admission
 from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
@@ -74,8 +74,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the registry."""
         counters = self._hub.counters
-        build = GaugeMetricFamily("plait_build_info", "Always 1.", labels=("version",))
-        build.add_metric((__version__,), 1)
+        build = GaugeMetricFamily("plait_build_info", "Always 1.", labels=("version", "compiled"))
+        build.add_metric((__version__, "yes" if COMPILED else "no"), 1)
         yield build
         yield from self._clients(counters)
         yield from self._rooms(counters)

@@ -12,10 +12,11 @@ Pure: whoever owns the socket takes frames out, and is told by `wake` that there
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from plait.server.limits import Limits
 
-FAST_BYTES_MAX = 8192
+FAST_BYTES_MAX: Final = 8192
 """Longer frames are not for `Outbox.fast`."""
 
 

@@ -14,13 +14,14 @@ left for those who send.
 """
 
 from math import inf
+from typing import Final
 
 from plait.server.errors import LimitReached
 from plait.server.limits import Limits
 
-ALLOWANCE_SECONDS = 1.0
+ALLOWANCE_SECONDS: Final = 1.0
 """What a connection draws at once from its own bucket, at most."""
-SHARES = 64
+SHARES: Final = 64
 """The part of a shared bucket's upper half that is drawn at once is one of so many."""
 
 

@@ -7,13 +7,13 @@ stands, its transport is given another protocol, which parses what comes and han
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
 
-REPLIES_A_TURN = 32
+REPLIES_A_TURN: Final = 32
 """Replies that are handed on before sockets get their turn."""
 
 _NONE = object()

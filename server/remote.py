@@ -31,7 +31,8 @@ LOAD_SECONDS = 120.0
 CALL_SECONDS = 60.0
 """How long the other process may take, before it is taken for broken."""
 
-_open: "WeakSet[RemoteDocument]" = WeakSet()
+_open: WeakSet[Companion] = WeakSet()
+"""Those of the documents."""
 
 
 class Facts(NamedTuple):
@@ -57,7 +58,7 @@ class RemoteDocument(Document):
         self._companion = companion
         self._lossy = False
         self._size_there = 0
-        _open.add(self)
+        _open.add(companion)
 
     @classmethod
     async def load(
@@ -87,7 +88,7 @@ class RemoteDocument(Document):
 
     def close(self) -> None:
         """End the process."""
-        _open.discard(self)
+        _open.discard(self._companion)
         self._companion.close()
 
     @property

@@ -12,7 +12,7 @@ are held, and sockets are not read), the parts of a large update, the state of a
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from plait.persistence import LoggedUpdate
 from plait.server.answers import PACED_BYTES, Answers, Source, is_large
@@ -347,25 +347,25 @@ class Room:
         frames: dict[Codec, list[bytes]] = {}
         if len(news) == 1:
             change = news[0]
-            authors: Collection[Member | None] = (change.author,)
+            author, authors = change.author, None
             updates = [change.update]
             if change.frame and change.author is not None:
                 frames[change.author.codec] = [change.frame]
         else:
-            authors = dict.fromkeys(each.author for each in news)
+            author, authors = None, dict.fromkeys(each.author for each in news)
             updates = merged(news)
             self._counters.merges += len(updates) < len(news)
-            for author in authors:
-                if author is not None and author in members:
-                    changed = [each.update for each in news if each.author is not author]
-                    self.send(author, [author.codec.sync_update(each) for each in changed])
+            for each in authors:
+                if each is not None and each in members:
+                    theirs = [other.update for other in news if other.author is not each]
+                    self.send(each, map(each.codec.sync_update, theirs))
         if not frames and sum(map(len, updates)) >= PACED_BYTES:
-            readers = [member for member in members if member not in authors]
+            readers = [each for each in members if each not in (authors or (author,))]
             self.answers.send_in_turn(readers, updates, self.before_this_turn())
             self._counters.deliveries += len(readers) * len(updates)
             return
         now = self._clock.monotonic()
-        sent, others = fan_out(members, authors, updates, now, frames)
+        sent, others = fan_out(members, author, authors, updates, now, frames)
         self._counters.frames_sent += sent
         self._counters.bytes_sent += sent * len(updates[0])
         self._counters.deliveries += sent + len(others) * len(updates)

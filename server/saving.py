@@ -8,7 +8,7 @@ acknowledgement in the dialect of y-websocket.
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from plait.persistence import DocumentDeleted, StoreError, Update
 from plait.server.changes import Change, Clock, Log, lower, merged
@@ -19,16 +19,16 @@ from plait.server.wire.frames import framed
 
 log = logging.getLogger(__name__)
 
-_new_update = tuple.__new__
+_new_update: Final = tuple.__new__
 """Makes an `Update` without the function that its class would call."""
 
-LOGGED_UNIT_BYTES = 1024
+LOGGED_UNIT_BYTES: Final = 1024
 """What a row that is replayed counts for in bytes; see `Saving.logged`."""
 
 
-LOGGED_MAX = 200
+LOGGED_MAX: Final = 200
 """Rows that an open room logs before it is considered for compaction, once nothing is logged."""
-LOGGED_BUSY_MAX = 5_000
+LOGGED_BUSY_MAX: Final = 5_000
 """Those that are too many to wait for that: replaying them takes 20 ms."""
 
 

@@ -18,7 +18,7 @@ missing, and the answer, a `SyncStep2`, ends the question.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from plait.server.errors import LimitReached
 from plait.server.limits import Limits
@@ -32,10 +32,10 @@ from plait.server.wire.messages import (
 )
 from plait.server.wire.presence import Entry, decode_presence
 
-REFUSED_SECONDS = 5.0
+REFUSED_SECONDS: Final = 5.0
 """How often a client that goes on typing is told that it may not."""
 
-NOTHING = b"\x00\x00"
+NOTHING: Final = b"\x00\x00"
 """The update that holds no struct and no deletion."""
 
 

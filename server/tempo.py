@@ -9,8 +9,9 @@ member.
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
-GAP_SECONDS = 0.004
+GAP_SECONDS: Final = 0.004
 """The least time between two turns of a room. No room of people who type ever notices it."""
 
 

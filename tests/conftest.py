@@ -12,7 +12,9 @@ import plait.server
 from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
-if Path(plait.server.__file__).resolve().parent != ROOT / "server":
+HOMES = (ROOT / "server", ROOT / "build" / "compiled" / "plait" / "server")
+"""Where the source is, and what `scripts/compile` has made of it."""
+if Path(plait.server.__file__).resolve().parent not in HOMES:
     raise RuntimeError(f"plait is imported from {plait.server.__file__}; run pip install -e {ROOT}")
 
 

@@ -20,7 +20,16 @@ from plait.server.typist import long_document
 from scripts.benchmarks import clusters, polling, restarts, runs, table
 from scripts.benchmarks.figures import Figures, Outcome, Outcomes
 from scripts.benchmarks.runs import Bench, Measure
-from scripts.benchmarks.servers import BUILD, PEERS, PLAIT, BenchError, Kind, install_peers, plait
+from scripts.benchmarks.servers import (
+    BUILD,
+    PEERS,
+    PLAIT,
+    BenchError,
+    Kind,
+    compiled_place,
+    install_peers,
+    plait,
+)
 
 SCENARIOS: dict[str, Measure] = {
     **{name: runs.paced(name) for name in ("typing", "crowd", "flood", "tenk")},
@@ -203,6 +212,7 @@ def _circumstances(parsed: argparse.Namespace, bench: Bench) -> str:
         options.append(f"plait serve {parsed.plait_options}")
     if any(scenario == NODES or "cluster" in scenario for scenario in parsed.scenario):
         options.append(f"nodes of Plait share {parsed.cluster_store}")
+    options.append("Plait compiled" if compiled_place() else "Plait not compiled")
     pinned = "not pinned" if bench.core is None else "servers pinned to one core"
     return (
         f"Measured {day} on {platform.machine()}, Linux {platform.release()}, {os.cpu_count()}"

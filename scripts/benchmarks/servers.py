@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,8 +75,19 @@ class Kind:
     node: "Callable[[str | None, str], Kind] | None" = None
 
 
+@cache
+def compiled_place() -> str:
+    """Compile Plait's hot path, as its image has it, if there is a compiler and `PLAIT_COMPILE` is
+    not 0; return where that is.
+    """
+    if os.environ.get("PLAIT_COMPILE") == "0":
+        return ""
+    command = [HERE.parent / "compile"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def plait(options: Sequence[str] = ()) -> Kind:
-    """Return Plait as a user starts it: a fresh SQLite store, defaults otherwise.
+    """Return Plait as its image runs it: a fresh SQLite store, defaults otherwise.
 
     Args:
         options: further ones of `plait serve`.
@@ -84,7 +96,8 @@ def plait(options: Sequence[str] = ()) -> Kind:
     def command(port: int, folder: Path) -> Command:
         store = f"sqlite:///{folder / 'plait.db'}"
         serve = [sys.executable, "-m", "plait.server", "serve"]
-        return [*serve, "--port", str(port), "--store", store, *options], {}
+        variables = {"PYTHONPATH": compiled} if (compiled := compiled_place()) else {}
+        return [*serve, "--port", str(port), "--store", store, *options], variables
 
     def node(relay: str | None, store: str) -> Kind:
         relayed = [] if relay is None else ["--relay", relay]

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from plait.server.errors import DecodeError
 from plait.server.wire.lib0 import (
@@ -41,13 +41,13 @@ from plait.server.wire.lib0 import (
     write_var_uint,
 )
 
-VERSION = 2
-NODE_BYTES = 8
-SEAL_BYTES = 16
-_SEQ = 2 + NODE_BYTES
-_UNSAVED = _SEQ + 8
+VERSION: Final = 2
+NODE_BYTES: Final = 8
+SEAL_BYTES: Final = 16
+_SEQ: Final = 2 + NODE_BYTES
+_UNSAVED: Final = _SEQ + 8
 _VERSION = bytes((VERSION,))
-UPDATES_MAX = 100_000
+UPDATES_MAX: Final = 100_000
 """Updates in one message; more are a mistake."""
 
 

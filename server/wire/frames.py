@@ -6,29 +6,33 @@ short, and what a client announces and does not send takes no memory.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # In C, where it can be.
 from websockets.frames import apply_mask as apply_mask  # type: ignore[attr-defined]
 
 from plait.server.errors import MalformedFrame, MessageTooBig, PlaitError
 
-PART, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-"""Opcodes."""
-_OPCODES = frozenset((PART, TEXT, BINARY, CLOSE, PING, PONG))
+PART: Final = 0
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+_OPCODES: Final = frozenset((PART, TEXT, BINARY, CLOSE, PING, PONG))
 
-CONTROL_BYTES_MAX = 125
+CONTROL_BYTES_MAX: Final = 125
 """Payload of a close frame, ping or pong."""
-KEPT_BYTES_MAX = 4096
+KEPT_BYTES_MAX: Final = 4096
 """A longer frame that has not come whole is given out in pieces."""
-PIECE_BYTES = 32 << 10
+PIECE_BYTES: Final = 32 << 10
 """A piece has so much at least, unless it is the last."""
 
-FAST_FIRST = 0x80 | BINARY
+FAST_FIRST: Final = 0x82
 """The first byte of a whole message."""
-FAST_SECOND = 0x80
+FAST_SECOND: Final = 0x80
 """What is added to the length of a payload of up to 125 bytes to mark it as masked."""
-LONGER_SECOND = 0x80 | 126
+LONGER_SECOND: Final = 0xFE
 """The second byte of a masked frame whose length is in the two bytes that follow."""
 
 
@@ -176,7 +180,7 @@ def framed(payload: bytes, opcode: int = BINARY) -> bytes:
     return header(length, opcode) + payload
 
 
-_SHORT_HEADERS = [bytes((0x80 | BINARY, length)) for length in range(CONTROL_BYTES_MAX + 1)]
+_SHORT_HEADERS: Final = [bytes((0x80 | BINARY, length)) for length in range(CONTROL_BYTES_MAX + 1)]
 
 
 def header(length: int, opcode: int = BINARY) -> bytes:

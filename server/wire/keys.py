@@ -21,6 +21,7 @@ have one.
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
+from typing import Final
 
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import read_var_uint, var_bytes, write_var_uint
@@ -41,7 +42,7 @@ from plait.server.wire.update import (
 )
 from plait.server.wire.values import value_end
 
-STEP_STRUCTS = 500
+STEP_STRUCTS: Final = 500
 _HALF = "\ufffd"
 
 

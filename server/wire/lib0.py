@@ -11,14 +11,14 @@ pycrdt has a decoder too, but it must not see what strangers send: it has no bou
 take 3 seconds), and gives a truncated message back short, without a word.
 """
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from plait.server.errors import DecodeError
 
-UINT_MAX = (1 << 53) - 1
+UINT_MAX: Final = (1 << 53) - 1
 """The largest integer that JavaScript counts with (`Number.MAX_SAFE_INTEGER`)."""
 
-UINT_BYTES_MAX = 8
+UINT_BYTES_MAX: Final = 8
 """Bytes that `UINT_MAX` takes. lib0 accepts padding with zeros, so Plait does too, up to here."""
 
 _SHORT = tuple(bytes((number,)) for number in range(128))

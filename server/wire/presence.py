@@ -10,16 +10,16 @@ written again.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from plait.server.errors import DecodeError
 from plait.server.wire import strict_json
 from plait.server.wire.lib0 import Reader, var_bytes, write_var_uint
 
-STATE_DEPTH_MAX = 64
+STATE_DEPTH_MAX: Final = 64
 """Nesting of a state's JSON. A cursor takes three levels; parsers of peers give up at 100."""
 
-_GONE = b"null"
+_GONE: Final = b"null"
 
 
 class Entry(NamedTuple):

@@ -10,6 +10,7 @@ superfluous, and deletes them for everybody.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from plait.server.wire.lib0 import write_var_uint
 from plait.server.wire.structs import (
@@ -23,7 +24,7 @@ from plait.server.wire.structs import (
 )
 from plait.server.wire.update import SKIP
 
-SLICE_BYTES = 64 << 10
+SLICE_BYTES: Final = 64 << 10
 """Takes pycrdt 3 ms when it consists of small structs. An edit in another room may have to wait for
 one slice several times on its way.
 """

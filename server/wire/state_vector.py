@@ -9,14 +9,15 @@ run.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from plait.server.errors import DecodeError
 from plait.server.wire.lib0 import Reader, write_var_uint
 
-CLOCK_MAX = (1 << 32) - 1
+CLOCK_MAX: Final = (1 << 32) - 1
 """pycrdt counts clocks with 32 bits, and refuses a state vector that goes beyond."""
 
-EMPTY = b"\x00"
+EMPTY: Final = b"\x00"
 """The state vector of an empty document."""
 
 

@@ -25,22 +25,37 @@ is rare to functions.
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import UintTooLong, read_var_uint
 from plait.server.wire.values import json_end, string_end, values_end
 
-CLOCK_MAX = (1 << 31) - 1
+CLOCK_MAX: Final = (1 << 31) - 1
 """pycrdt counts clocks with 32 bits, and near the end it panics or loops; no document gets here."""
 
-GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
-"""Kinds of structs: yjs `src/structs/Item.js` (`contentRefs`), `GC.js` and `Skip.js`."""
+# Kinds of structs: yjs `src/structs/Item.js` (`contentRefs`), `GC.js` and `Skip.js`.
+GC: Final = 0
+DELETED: Final = 1
+JSON: Final = 2
+BINARY: Final = 3
+STRING: Final = 4
+EMBED: Final = 5
+FORMAT: Final = 6
+TYPE: Final = 7
+ANY: Final = 8
+DOC: Final = 9
+SKIP: Final = 10
 
-HAS_ORIGIN, HAS_RIGHT_ORIGIN, HAS_KEY, KIND = 128, 64, 32, 31
-"""The parts of a struct's info byte."""
+# The parts of a struct's info byte.
+HAS_ORIGIN: Final = 128
+HAS_RIGHT_ORIGIN: Final = 64
+HAS_KEY: Final = 32
+KIND: Final = 31
 
-XML_ELEMENT, _XML_HOOK, _XML_TEXT = 3, 5, 6
+XML_ELEMENT: Final = 3
+_XML_HOOK: Final = 5
+_XML_TEXT: Final = 6
 
 
 Id = tuple[int, int]
@@ -79,20 +94,20 @@ class Shape(NamedTuple):
     """Whether a struct tells a key; others take theirs from a neighbour: see `keys`."""
 
 
-TYPED_MAX = 127
+TYPED_MAX: Final = 127
 """The longest text that `typed` accepts."""
 
 # What typing makes, nine of ten updates: one struct with a few ASCII characters after another, and
 # no deletions. Matching takes half the time of walking.
-_ID = rb"([\x80-\xff]{0,7}[\x00-\x7f])([\x80-\xff]{0,7}[\x00-\x7f])"
-_typing = re.compile(
+_ID: Final = rb"([\x80-\xff]{0,7}[\x00-\x7f])([\x80-\xff]{0,7}[\x00-\x7f])"
+_typing: Final = re.compile(
     rb"\x01\x01" + _ID + rb"(?:\x84|(\xc4))" + _ID + rb"(?(3)" + _ID + rb")"
     rb"([\x01-\x7f])([\x00-\x7f]+)\x00"
 ).fullmatch
 
 
 # `Shape(...)` is a function written in Python, twice as slow.
-_new_shape = tuple.__new__
+_new_shape: Final = tuple.__new__
 
 
 @lru_cache(4096)

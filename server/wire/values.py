@@ -1,10 +1,12 @@
 """Walk what the structs of an update hold: strings, JSON, and values like those of JSON."""
 
+from typing import Final
+
 from plait.server.errors import UpdateRefused
 from plait.server.wire import strict_json
 from plait.server.wire.lib0 import read_var_uint
 
-JSON_DEPTH_MAX = 127
+JSON_DEPTH_MAX: Final = 127
 """Nesting of an embed's or a format's JSON, above which pycrdt's parser gives up."""
 
 # Bytes after the tag of an Any value (lib0 `encoding.js`, `writeAny`) whose size is fixed.

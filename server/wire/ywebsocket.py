@@ -22,6 +22,7 @@ refused, since it was not meant for us.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from plait.server.errors import DecodeError
 from plait.server.wire.lib0 import Reader, var_string, write_var_uint
@@ -35,23 +36,23 @@ from plait.server.wire.messages import (
     SyncUpdate,
 )
 
-SYNC = 0
-AWARENESS = 1
-AUTH = 2
-QUERY_AWARENESS = 3
+SYNC: Final = 0
+AWARENESS: Final = 1
+AUTH: Final = 2
+QUERY_AWARENESS: Final = 3
 
-STEP1 = 0
-STEP2 = 1
-UPDATE = 2
+STEP1: Final = 0
+STEP2: Final = 1
+UPDATE: Final = 2
 
-TOKEN = 0
-SCOPE = 2
+TOKEN: Final = 0
+SCOPE: Final = 2
 
-EMPTY_AWARENESS = b"\x01\x01\x00"
+EMPTY_AWARENESS: Final = b"\x01\x01\x00"
 """A frame with presence of nobody: no change, but it keeps a client from giving up on us."""
 
-_UPDATE_START = bytes((SYNC, UPDATE))
-_LENGTH = [bytes([max(size - 3, 0)]) for size in range(131)]
+_UPDATE_START: Final = bytes((SYNC, UPDATE))
+_LENGTH: Final = [bytes([max(size - 3, 0)]) for size in range(131)]
 """The third byte of a frame with an update, by the length of the frame."""
 
 
