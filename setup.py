@@ -1,4 +1,4 @@
-"""What `pyproject.toml` can't say: with `PLAIT_COMPILE=1` the wheel has the hot path as C.
+"""What `pyproject.toml` can't say: with `COMPILE_PLAIT=1` the wheel has the hot path as C.
 
 mypyc makes an extension of each module below; the same source, a tenth to a quarter less time for
 each edit. Without that, and where there is no compiler, the same modules run as Python. See
@@ -49,7 +49,7 @@ MYPY = "mypy==2.4.1"
 """It writes the C, so another version is another program."""
 
 extensions = []
-wanted = os.environ.get("PLAIT_COMPILE", "") not in ("", "0")
+wanted = os.environ.get("COMPILE_PLAIT", "") not in ("", "0")
 if wanted and "bdist_wheel" in sys.argv:  # pip asks first what that needs.
     from mypyc.build import mypycify
 

@@ -193,7 +193,12 @@ def test_image_takes_what_exists_and_is_sent_to_the_builder() -> None:
 
 def test_image_takes_all_that_the_wheel_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    needed = {
+        "pyproject.toml",
+        "setup.py",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+    }
     for folder in project["tool"]["setuptools"]["package-dir"].values():
         needed |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.py")}
         needed.add(f"{folder}/py.typed")

@@ -53,7 +53,8 @@ def main() -> int:
     parser = _parser()
     parsed = parser.parse_args()
     try:
-        kinds = [plait(shlex.split(parsed.plait_options)), *(PEERS[name] for name in parsed.peer)]
+        own = plait(shlex.split(parsed.plait_options), compiled=not parsed.not_compiled)
+        kinds = [own, *(PEERS[name] for name in parsed.peer)]
         if any(name != "pycrdt-websocket" for name in parsed.peer):
             install_peers()
         document = _document(parsed.document)
@@ -72,13 +73,13 @@ def main() -> int:
     if parsed.json:
         value = {"circumstances": circumstances, "scenarios": table.json_of(outcomes)}
         Path(parsed.json).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-    own = (
+    ours = (
         outcome
         for scenario, each in outcomes.items()
         for name, outcome in each.items()
         if name == PLAIT or scenario == NODES
     )
-    return 0 if all(outcome.repeats for outcome in own) else 1
+    return 0 if all(outcome.repeats for outcome in ours) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--plait-options", default="", metavar="OPTIONS", help="further ones of plait serve"
+    )
+    parser.add_argument(
+        "--not-compiled", action="store_true", help="run Plait as Python, without its C"
     )
     parser.add_argument(
         "--cluster-store",
@@ -212,7 +216,8 @@ def _circumstances(parsed: argparse.Namespace, bench: Bench) -> str:
         options.append(f"plait serve {parsed.plait_options}")
     if any(scenario == NODES or "cluster" in scenario for scenario in parsed.scenario):
         options.append(f"nodes of Plait share {parsed.cluster_store}")
-    options.append("Plait compiled" if compiled_place() else "Plait not compiled")
+    compiled = not parsed.not_compiled and compiled_place()
+    options.append("Plait compiled" if compiled else "Plait not compiled")
     pinned = "not pinned" if bench.core is None else "servers pinned to one core"
     return (
         f"Measured {day} on {platform.machine()}, Linux {platform.release()}, {os.cpu_count()}"

@@ -77,31 +77,31 @@ class Kind:
 
 @cache
 def compiled_place() -> str:
-    """Compile Plait's hot path, as its image has it, if there is a compiler and `PLAIT_COMPILE` is
-    not 0; return where that is.
+    """Compile Plait's hot path, as its image has it, if there is a compiler; return where that is,
+    or nothing.
     """
-    if os.environ.get("PLAIT_COMPILE") == "0":
-        return ""
     command = [HERE.parent / "compile"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def plait(options: Sequence[str] = ()) -> Kind:
+def plait(options: Sequence[str] = (), *, compiled: bool = True) -> Kind:
     """Return Plait as its image runs it: a fresh SQLite store, defaults otherwise.
 
     Args:
         options: further ones of `plait serve`.
+        compiled: whether its hot path runs as C, if there is a compiler.
     """
+    place = compiled_place() if compiled else ""
 
     def command(port: int, folder: Path) -> Command:
         store = f"sqlite:///{folder / 'plait.db'}"
         serve = [sys.executable, "-m", "plait.server", "serve"]
-        variables = {"PYTHONPATH": compiled} if (compiled := compiled_place()) else {}
+        variables = {"PYTHONPATH": place} if place else {}
         return [*serve, "--port", str(port), "--store", store, *options], variables
 
     def node(relay: str | None, store: str) -> Kind:
         relayed = [] if relay is None else ["--relay", relay]
-        return plait([*relayed, "--store", store, *options])
+        return plait([*relayed, "--store", store, *options], compiled=compiled)
 
     return Kind(PLAIT, command, stores=True, node=node)
 
