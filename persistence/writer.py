@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import NoReturn, TypeVar
 
 from plait.persistence.store import DocumentDeleted, Store, StoreError, StoreUnavailable, Update
@@ -31,6 +32,11 @@ UPDATE_OVERHEAD_BYTES = 256
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
+
+SLACK = 0.125
+"""The part of the interval for which a commit that is due may wait for the next update: waking up
+for it alone costs as much as what it commits.
+"""
 
 T = TypeVar("T")
 
@@ -103,6 +109,8 @@ class Writer:
         self._last_error: StoreError | None = None
         self._retry_seconds = 0.0
         self._reported = (False, False)
+        self._due = inf
+        """When the next update is to bring the commit about."""
 
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -135,8 +143,11 @@ class Writer:
             update.document.encode()
             update.who.encode()
             length += len(update.update) + UPDATE_OVERHEAD_BYTES
+        now = asyncio.get_running_loop().time()
+        if now >= self._due:
+            self._hurry.set()
         if not self._unsaved_updates:
-            self._unsaved_since = asyncio.get_running_loop().time()
+            self._unsaved_since = now
         self._numbers += 1
         self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
         self._unsaved_updates += len(updates)
@@ -250,9 +261,14 @@ class Writer:
                 await self._work.wait()
                 if self._closed:
                     return
-                jittered = self._retry_seconds * (0.75 + 0.5 * self._jitter())
-                pause = jittered or begun + self._interval_seconds - loop.time()
-                await self._pause(pause)
+                if self._retry_seconds:
+                    await self._pause(self._retry_seconds * (0.75 + 0.5 * self._jitter()))
+                elif begun + self._interval_seconds > loop.time():
+                    self._due = begun + self._interval_seconds
+                    slack = SLACK * self._interval_seconds
+                    await self._pause(self._due + slack - loop.time())
+                self._due = inf
+                self._hurry.clear()
                 if self._closed:
                     return
                 begun = loop.time()
@@ -261,14 +277,13 @@ class Writer:
             self._runs = False
 
     async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            # Cheaper than a time-out, which cancels what waits.
-            timer = asyncio.get_running_loop().call_later(seconds, self._hurry.set)
-            try:
-                await self._hurry.wait()
-            finally:
-                timer.cancel()
-        self._hurry.clear()
+        """Wait, unless somebody is in a hurry."""
+        # Cheaper than a time-out, which cancels what waits.
+        timer = asyncio.get_running_loop().call_later(seconds, self._hurry.set)
+        try:
+            await self._hurry.wait()
+        finally:
+            timer.cancel()
 
     async def _commit_some(self) -> None:
         """Commit one transaction's worth; learn its outcome even if this is cancelled."""
