@@ -54,7 +54,7 @@ if wanted and "bdist_wheel" in sys.argv:  # pip asks first what that needs.
     from mypyc.build import mypycify
 
     # The modules are called `plait.…`: show mypy the namespace as folders.
-    names = Path("build/mypy/plait")
+    names = Path("build/names/plait")
     names.mkdir(parents=True, exist_ok=True)
     for folder in ("server", "persistence", "web"):
         link = names / folder
