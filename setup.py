@@ -65,6 +65,7 @@ if wanted and "bdist_wheel" in sys.argv:  # pip asks first what that needs.
     extensions = mypycify(
         [
             "--config-file=",
+            "--cache-dir=build/names/cache",
             "--explicit-package-bases",
             "--ignore-missing-imports",
             *(str(path) for path in sources if path.name != "__init__.py"),
