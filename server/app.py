@@ -153,8 +153,8 @@ class Plait:
         rights = Rights(self.guard, self.records, bodies, self.guard.wall, issue)
         return Starlette(
             routes=[
-                WebSocketRoute("/ws/{name:path}", endpoint.under_ws),
-                WebSocketRoute("/{name:path}", endpoint.bare),
+                WebSocketRoute("/ws/{name:path}", endpoint.under("/ws/")),
+                WebSocketRoute("/{name:path}", endpoint.under("/")),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),

@@ -14,6 +14,7 @@ from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from plait.server.admission import Admission, source_of
@@ -63,15 +64,14 @@ class Endpoint:
         self._origins = origins
         self._admission = admission
 
-    async def under_ws(self, websocket: WebSocket) -> None:
-        """Serve the room that is named after `/ws/`."""
-        await self._serve(websocket, "/ws/")
+    def under(self, prefix: str) -> ASGIApp:
+        """Return the application for the paths that begin with a prefix, after which they name a
+        room: for `/ws/`, or `/` to serve any path as y-websocket-server does.
+        """
+        return _Entrance(self, prefix)
 
-    async def bare(self, websocket: WebSocket) -> None:
-        """Serve the room that the whole path names, as y-websocket-server does."""
-        await self._serve(websocket, "/")
-
-    async def _serve(self, websocket: WebSocket, prefix: str) -> None:
+    async def serve(self, websocket: WebSocket, prefix: str) -> None:
+        """Serve one socket."""
         name, from_our_pages = "", False
         try:
             host = websocket.client.host if websocket.client else None
@@ -167,6 +167,19 @@ class Endpoint:
             raise
         lease.release()
         visit.release()
+
+
+class _Entrance:
+    """Takes sockets as ASGI has them. For a function, Starlette would wrap each in a session with
+    an exit from errors of its own, of which there are none here.
+    """
+
+    def __init__(self, endpoint: Endpoint, prefix: str) -> None:
+        self._endpoint = endpoint
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoint.serve(WebSocket(scope, receive, send), self._prefix)
 
 
 class _WebSocketLink:

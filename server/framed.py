@@ -114,14 +114,16 @@ class FramedSocket:
         connections: set[Any],
         space: bytearray,
         bytes_max: int,
+        answer: bytes,
         early: bytes,
     ) -> None:
-        """Begin: the handshake is answered.
+        """Begin: the handshake is accepted.
 
         Args:
             connections: those that uvicorn waits for when it ends.
             space: what all sockets of this loop read into, of `READ_BYTES`.
             bytes_max: what a message may have.
+            answer: to the handshake; goes before everything else.
             early: what the client has sent already.
         """
         self.transport = transport
@@ -130,14 +132,15 @@ class FramedSocket:
         self._space = space
         self._bytes_max = bytes_max
         transport.set_protocol(_protocol(self, transport))
-        self.opened()
+        self.opened(answer)
         if early:
             self._read(early)
 
     # What a derived class does
 
-    def opened(self) -> None:
-        """Begin."""
+    def opened(self, answer: bytes) -> None:
+        """Begin, with the answer to the handshake."""
+        self._write(answer)
 
     def received(self, message: bytes) -> None:
         """Take a message."""

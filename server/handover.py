@@ -25,14 +25,14 @@ from hashlib import sha1
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from plait.server.framed import READ_BYTES, FramedSocket
+from plait.server.heads import Headers, handshake
 from plait.server.origins import is_loopback
-from plait.server.turns import ration
+from plait.server.turns import Ration, ration
 from plait.server.watch import Watch, WatchedProtocol
 
 EXTENSION = "plait.hand_over"
@@ -55,16 +55,49 @@ class _Refused(Exception):
         self.headers = headers
 
 
-class HttpProtocol(WatchedProtocol):
-    """uvicorn's HTTP protocol, which passes on what it has parsed of a handshake instead of writing
-    a request again (`Config(http=...)`).
+class Gate:
+    """Makes the protocol of each connection (`uvicorn.Config(http=...)`), and has what they share.
+
+    Args:
+        watch: over those who have not sent a whole head.
     """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The server's, from its first connection on. Asking which one runs is a system call."""
+        self.ration: Ration
+        """The part of the loop's turns that handshakes share."""
+        self.space = bytearray()
+        """What all sockets of the loop read into."""
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "HandOver":
+        if self.loop is None:
+            self.loop = _loop or asyncio.get_running_loop()
+            self.ration, self.space = ration(self.loop), bytearray(READ_BYTES)
+        return HandOver(self, config, server_state, app_state, self.loop)
+
+
+class HttpProtocol(WatchedProtocol):
+    """uvicorn's HTTP protocol, for all that is no plain handshake. What it has parsed of another
+    handshake it passes on, instead of writing a request again.
+    """
+
+    def __init__(self, before: "HandOver", gate: Gate, *args: Any) -> None:
+        super().__init__(*args, watch=gate.watch, before=before)
+        self._gate = gate
 
     def pass_on(self) -> None:
         """Pass the socket on."""
         self.connections.discard(self)
-        handshake = HandOver(self.config, self.server_state)
-        handshake.connection_made(self.transport)
+        handshake = HandOver(self._gate, self.config, self.server_state, self.app_state, self.loop)
+        handshake.take(self.transport)
         self.transport.set_protocol(handshake)
         handshake.begin(cast(dict[str, Any], self.scope), self.url)
 
@@ -75,18 +108,7 @@ def http_protocol(sockets: str, watch: Watch) -> Any:
     Args:
         sockets: the setting: `direct` hands sockets over, `asgi` leaves them to uvicorn.
     """
-    return partial(HttpProtocol if sockets == "direct" else WatchedProtocol, watch=watch)
-
-
-_spaces: "WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray]" = WeakKeyDictionary()
-
-
-def _space(loop: asyncio.AbstractEventLoop) -> bytearray:
-    """Return what all sockets of a loop read into."""
-    space = _spaces.get(loop)
-    if space is None:
-        space = _spaces[loop] = bytearray(READ_BYTES)
-    return space
+    return Gate(watch) if sockets == "direct" else partial(WatchedProtocol, watch=watch)
 
 
 def _source(scope: dict[str, Any]) -> str:
@@ -99,26 +121,107 @@ def _source(scope: dict[str, Any]) -> str:
 
 
 class HandOver(asyncio.Protocol):
-    """The transport's protocol from the handshake until the application has decided."""
+    """The transport's protocol from the connection until the application has decided.
 
-    def __init__(self, config: Config, server_state: ServerState) -> None:
+    What comes first is a handshake, as nearly all are written (`plait.server.heads`), or it is left
+    to uvicorn's protocol.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_app_state",
+        "_asked",
+        "_begun",
+        "_config",
+        "_denial",
+        "_early",
+        "_gate",
+        "_gone",
+        "_is_lost",
+        "_key",
+        "_state",
+        "_task",
+        "loop",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        gate: Gate,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._gate = gate
         self._config = config
         self._state = server_state
-        self._transport: asyncio.Transport
+        self._app_state = app_state
+        self.loop = loop
+        self.transport: asyncio.Transport
+        self._begun = False
+        """Whether the handshake's head is there."""
         self._key = b""
         self._early = b""
         """What came after the handshake."""
         self._asked = False
-        self._lost = asyncio.Event()
+        self._is_lost = False
+        self._gone: asyncio.Event | None = None
+        """Set when the client is; made when the application waits for it."""
         self._denial: tuple[int, list[tuple[bytes, bytes]], bytearray] | None = None
         self._answered = False
+        self._task: asyncio.Task[None] | None = None
 
     # What the transport and uvicorn call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport from uvicorn's HTTP protocol."""
-        self._transport = cast(asyncio.Transport, transport)
+        """Expect the head."""
+        self.take(cast(asyncio.Transport, transport))
+        self._gate.watch.begin_head(self)
+
+    def take(self, transport: asyncio.Transport) -> None:
+        """Take the transport; of uvicorn's HTTP protocol, which has read the head."""
+        self.transport = transport
         self._state.connections.add(cast(Any, self))
+
+    def data_received(self, data: bytes) -> None:
+        """Take the head; keep what a client sends that does not wait for the answer."""
+        if self._begun:
+            self._early += data
+            if len(self._early) > EARLY_BYTES_MAX:
+                self.transport.abort()
+            return
+        watch = self._gate.watch
+        found = handshake(data) if len(data) <= watch.limits.head_bytes_max else None
+        if found is None:
+            self._leave_to_uvicorn(data)
+        else:
+            watch.end_head(self)
+            target, headers = found
+            self.begin(self._scope(headers), target)
+
+    def _leave_to_uvicorn(self, data: bytes) -> None:
+        self._state.connections.discard(cast(Any, self))
+        http = HttpProtocol(self, self._gate, self._config, self._state, self._app_state, self.loop)
+        http.connection_made(self.transport)
+        self.transport.set_protocol(http)
+        http.data_received(data)
+
+    def _scope(self, headers: Headers) -> dict[str, Any]:
+        """Return the scope that uvicorn makes of a request."""
+        told = self.transport.get_extra_info
+        peer, own = told("peername"), told("sockname")
+        return {
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "server": own[:2] if isinstance(own, tuple) else None,
+            "client": peer[:2] if isinstance(peer, tuple) else None,
+            "scheme": "https" if self._config.is_ssl else "http",
+            "root_path": self._config.root_path,
+            "headers": headers,
+            "state": self._app_state.copy(),
+        }
 
     def begin(self, scope: dict[str, Any], target: bytes) -> None:
         """Let the application decide about a handshake.
@@ -127,6 +230,7 @@ class HandOver(asyncio.Protocol):
             scope: of the HTTP request, without its path; becomes that of the WebSocket.
             target: the request's target, path and query.
         """
+        self._begun = True
         try:
             if scope["method"] != "GET":
                 raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", b"allow: GET")
@@ -135,42 +239,41 @@ class HandOver(asyncio.Protocol):
             self._answer(refused.status, refused.headers, refused.text.encode())
             return
         self._complete(scope, target)
-        ration(asyncio.get_running_loop()).add(partial(self._start, scope), _source(scope))
+        self._gate.ration.add(partial(self._start, scope), _source(scope))
 
     def _start(self, scope: dict[str, Any]) -> None:
-        if self._lost.is_set() or self._answered:
+        if self._is_lost or self._answered:
             return  # It did not wait.
-        task = asyncio.get_running_loop().create_task(self._run(scope))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
-
-    def data_received(self, data: bytes) -> None:
-        """Keep what a client sends that does not wait for the answer."""
-        self._early += data
-        if len(self._early) > EARLY_BYTES_MAX:
-            self._transport.abort()
+        self._task = self.loop.create_task(self._run(scope))
+        self._state.tasks.add(self._task)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remember that the client is gone; the application is told when it asks."""
+        self._gate.watch.end_head(self)
         self._state.connections.discard(cast(Any, self))
-        self._lost.set()
+        self._is_lost = True
+        if self._gone is not None:
+            self._gone.set()
 
     def shutdown(self) -> None:
         """Refuse: the server ends before the application has decided."""
-        if not self._answered:
+        if not self._begun:
+            self.transport.close()
+        elif not self._answered:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, (), b"the server is stopping")
 
     # The application
 
     def _complete(self, scope: dict[str, Any], target: bytes) -> None:
         """Make a WebSocket's scope of an HTTP request's."""
-        path, _, query = target.partition(b"?")
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("latin-1")
         root = scope["root_path"]
         protocols = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
         scope["type"] = "websocket"
         scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
-        scope["path"] = root + unquote(path.decode("latin-1"))
-        scope["raw_path"] = root.encode("latin-1") + path
+        scope["path"] = root + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = root.encode("latin-1") + raw_path
         scope["query_string"] = query
         scope["subprotocols"] = [
             word.strip() for value in protocols for word in value.decode("latin-1").split(",")
@@ -182,6 +285,8 @@ class HandOver(asyncio.Protocol):
             await self._config.loaded_app(scope, self._receive, self._send)
         except Exception:
             log.exception("the application failed in a WebSocket handshake")
+        finally:
+            self._state.tasks.discard(cast(Any, self._task))
         if not self._answered:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"the server failed")
 
@@ -189,7 +294,9 @@ class HandOver(asyncio.Protocol):
         if not self._asked:
             self._asked = True
             return {"type": "websocket.connect"}
-        await self._lost.wait()
+        if not self._is_lost:
+            self._gone = self._gone or asyncio.Event()
+            await self._gone.wait()
         return {"type": "websocket.disconnect", "code": 1006}
 
     async def _send(self, message: Any) -> None:
@@ -212,14 +319,14 @@ class HandOver(asyncio.Protocol):
     ) -> None:
         """Answer with a response that is not an upgrade, and close."""
         self._answered = True
-        if self._lost.is_set():
+        if self._is_lost:
             return
         lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *headers]
         if not any(line.lower().startswith(b"content-length:") for line in lines):
             lines.append(b"content-length: %d" % len(body))
         lines += b"connection: close", b"", body
-        self._transport.write(b"\r\n".join(lines))
-        self._transport.close()
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
 
     # The end of this protocol
 
@@ -227,17 +334,17 @@ class HandOver(asyncio.Protocol):
         """Answer the handshake and give the socket to a listener; return False if the client is
         gone.
         """
-        gone = self._lost.is_set() or self._answered or self._transport.is_closing()
+        gone = self._is_lost or self._answered or self.transport.is_closing()
         self._answered = True
         if gone:
             return False
         self._state.connections.discard(cast(Any, self))
-        self._transport.write(_accepted(self._key, subprotocol))
         listener.take_over(
-            self._transport,
+            self.transport,
             cast(set[Any], self._state.connections),
-            _space(asyncio.get_running_loop()),
+            self._gate.space,
             self._config.ws_max_size,
+            _accepted(self._key, subprotocol),
             self._early,
         )
         return True

@@ -211,10 +211,13 @@ class Hub:
             ServerFull: there are `Limits.rooms_max` rooms, and all of them are in use.
             ServerStopping: the server takes nobody in any more.
         """
-        self.check_name(name)
         if self.stopping:
             raise ServerStopping("the server is stopping; connect again")
         entry = self._entries.get(name)
+        if entry is not None and (room := entry.loaded) is not None and not room.dead:
+            entry.leases += 1
+            return Lease(room, entry, self.clock)
+        self.check_name(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
             self._make_place(name)
             slot = crc32(name.encode(errors="replace")) % ROOM_TICKS

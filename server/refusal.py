@@ -109,10 +109,10 @@ class _HeldSocket(FramedSocket):
         self._bytes = 0
         self._end: asyncio.TimerHandle | None = None
 
-    def opened(self) -> None:
+    def opened(self, answer: bytes) -> None:
         """Tell why."""
         assert self.transport is not None
-        self.transport.write(framed(auth_denied(self._closing.reason)))
+        self.transport.write(answer + framed(auth_denied(self._closing.reason)))
         if self._seconds:
             self._end = asyncio.get_running_loop().call_later(self._seconds, self.shutdown)
         else:

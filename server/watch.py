@@ -21,7 +21,7 @@ call; the dependency is pinned to the versions that the tests cover.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,36 +38,46 @@ _TOO_LARGE = (
 )
 
 
-class _Deadlines:
+class Watched(Protocol):
+    """A connection that is watched until its first head is there."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+
+
+W = TypeVar("W", bound=Watched)
+
+
+class _Deadlines(Generic[W]):
     """Connections that all have the same time from when they were put in; the first ends first."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._ends: dict[WatchedProtocol, float] = {}
+        self._ends: dict[W, float] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def add(self, connection: "WatchedProtocol", now: float) -> None:
+    def add(self, connection: W, now: float) -> None:
         """Put a connection in; one that is in keeps its time."""
         self._ends.setdefault(connection, now + self.seconds)
 
-    def renew(self, connection: "WatchedProtocol", now: float) -> None:
+    def renew(self, connection: W, now: float) -> None:
         """Give a connection its time anew."""
         self._ends.pop(connection, None)
         self._ends[connection] = now + self.seconds
 
-    def discard(self, connection: "WatchedProtocol") -> None:
+    def discard(self, connection: W) -> None:
         """Take a connection out, if it is in."""
         self._ends.pop(connection, None)
 
-    def first(self) -> "WatchedProtocol":
+    def first(self) -> W:
         """Take out the one that has been here longest, and return it."""
         connection = next(iter(self._ends))
         del self._ends[connection]
         return connection
 
-    def ended(self, now: float) -> "list[WatchedProtocol]":
+    def ended(self, now: float) -> list[W]:
         """Take out those whose time has ended, and return them."""
         ended = []
         while self._ends and next(iter(self._ends.values())) <= now:
@@ -86,9 +96,9 @@ class Watch:
     def __init__(self, limits: Limits, counters: Counters) -> None:
         self.limits = limits
         self._counters = counters
-        self._heads = _Deadlines(limits.head_seconds)
-        self._bodies = _Deadlines(limits.stall_seconds)
-        self._responses = _Deadlines(limits.stall_seconds)
+        self._heads: _Deadlines[Watched] = _Deadlines(limits.head_seconds)
+        self._bodies: _Deadlines[WatchedProtocol] = _Deadlines(limits.stall_seconds)
+        self._responses: _Deadlines[WatchedProtocol] = _Deadlines(limits.stall_seconds)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -96,14 +106,14 @@ class Watch:
         """How many connections have not sent a whole head."""
         return len(self._heads)
 
-    def begin_head(self, connection: "WatchedProtocol") -> None:
+    def begin_head(self, connection: Watched) -> None:
         """Expect a head from a connection, from when this is called for the first time."""
         self._heads.add(connection, connection.loop.time())
         if len(self._heads) > self.limits.heads_max:
-            self._cut(self._heads.first(), "open_heads")
+            self._cut_head(self._heads.first(), "open_heads")
         self._wind(connection.loop)
 
-    def end_head(self, connection: "WatchedProtocol") -> None:
+    def end_head(self, connection: Watched) -> None:
         """Expect no head: it is there."""
         self._heads.discard(connection)
 
@@ -128,8 +138,9 @@ class Watch:
 
     def forget(self, connection: "WatchedProtocol") -> None:
         """Watch a connection no more: it is gone, or something else now."""
-        for each in (self._heads, self._bodies, self._responses):
-            each.discard(connection)
+        self._heads.discard(connection)
+        self._bodies.discard(connection)
+        self._responses.discard(connection)
 
     def count(self, limit: str) -> None:
         """Count that a limit was reached."""
@@ -148,8 +159,8 @@ class Watch:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for connection in self._heads.ended(now):
-            self._cut(connection, "slow_head")
+        for waiting in self._heads.ended(now):
+            self._cut_head(waiting, "slow_head")
         for connection in self._bodies.ended(now):
             if connection.flow.read_paused:  # It is us who take no more.
                 self._bodies.renew(connection, now)
@@ -164,6 +175,10 @@ class Watch:
                 self._responses.renew(connection, now)
         self._wind(loop)
 
+    def _cut_head(self, connection: Watched, limit: str) -> None:
+        self.count(limit)
+        connection.transport.abort()
+
     def _cut(self, connection: "WatchedProtocol", limit: str) -> None:
         self.count(limit)
         self.forget(connection)
@@ -174,11 +189,18 @@ class WatchedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol under a watch.
 
     For `uvicorn.Config(http=...)` the watch is bound with `functools.partial`.
+
+    Args:
+        before: what the connection was watched as before, until its first head is there.
     """
 
-    def __init__(self, *args: Any, watch: Watch, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, watch: Watch, before: Watched | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._watch = watch
+        self._as: Watched = before or self
+        """Who is watched for a head."""
         self._in_head = False
         """Whether the parser has seen the beginning of a head, and not its end."""
         self._in_body = False
@@ -194,7 +216,7 @@ class WatchedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
         super().connection_made(transport)
-        self._watch.begin_head(self)
+        self._watch.begin_head(self._as)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and count what belongs to an unfinished head."""
@@ -206,7 +228,7 @@ class WatchedProtocol(HttpToolsProtocol):
         if not self._expects_head:
             self._expect_body()
             return
-        self._watch.begin_head(self)
+        self._watch.begin_head(self._as)
         if expected and not self._head_ended:
             self._head_bytes += len(data)
             if self._head_bytes > self._watch.limits.head_bytes_max:
@@ -216,7 +238,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be watched no more."""
-        self._watch.forget(self)
+        self._leave_watch()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -243,7 +265,8 @@ class WatchedProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             size += len(name) + len(value)
         self._head_bytes = size
-        self._watch.end_head(self)
+        self._watch.end_head(self._as)
+        self._as = self
         if self._head_bytes > self._watch.limits.head_bytes_max:
             raise _HeadTooLarge
         self._head_bytes = 0
@@ -259,7 +282,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or has too large a head, and close."""
-        self._watch.forget(self)
+        self._leave_watch()
         most = self._watch.limits.head_bytes_max
         if self._head_bytes > most:
             self._watch.count("too_large_head")
@@ -278,7 +301,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Pass the socket on, and be watched no more."""
-        self._watch.forget(self)
+        self._leave_watch()
         self.pass_on()
         # It refers back. Kept until the garbage collector comes by, both would take more memory
         # than the WebSocket does.
@@ -289,6 +312,10 @@ class WatchedProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     # What is expected
+
+    def _leave_watch(self) -> None:
+        self._watch.end_head(self._as)
+        self._watch.forget(self)
 
     @property
     def _expects_head(self) -> bool:

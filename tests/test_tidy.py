@@ -38,7 +38,8 @@ LAYERS = (
     "persistence",
     # The process: what anything may say, obey and use.
     "server server.clock server.errors server.limits server.memory",
-    "server.apart server.origins server.pace server.settings server.tempo server.terminal",
+    "server.apart server.heads server.origins server.pace server.settings server.tempo",
+    "server.terminal",
     "server.turns",
     "server.logs",
     # Rights: who somebody is, what they may do, and how they show it.

@@ -7,6 +7,7 @@ the name has to be one of this machine. Nor is a proxy, whose clients come from 
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -49,13 +50,14 @@ def local_principal(peer: str | None, headers: Mapping[str, str]) -> Principal:
         raise Unauthorized(f"only this machine is served: {ADVICE}")
     if proxy := _proxy_header(headers):
         raise Unauthorized(f"this came through a proxy ({proxy}): {ADVICE}")
-    if not is_loopback(_name(headers.get("host", ""))):
+    if not _names_this_machine(headers.get("host", "")):
         raise Unauthorized(
             f"only localhost and 127.0.0.1 are served, not the host that was asked for: {ADVICE}"
         )
     return LOCAL
 
 
+@lru_cache(maxsize=256)
 def _is_this_machine(peer: str) -> bool:
     try:
         address = ip_address(peer)
@@ -70,8 +72,9 @@ def _proxy_header(names: Iterable[str]) -> str:
     )
 
 
-def _name(host: str) -> str | None:
+@lru_cache(maxsize=256)
+def _names_this_machine(host: str) -> bool:
     try:
-        return urlsplit(f"//{host}").hostname
+        return is_loopback(urlsplit(f"//{host}").hostname)
     except ValueError:
-        return None
+        return False

@@ -18,6 +18,9 @@ TOKEN_BYTES_MAX = 16 * 1024
 PROTOCOL_PREFIXES = ("plait-token.", "yauth-")
 """What a subprotocol begins with that carries a token: Plait's own, and that of y/hub."""
 
+_PLACES = frozenset((b"authorization", b"sec-websocket-protocol", b"cookie"))
+"""Headers that may hold one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -38,6 +41,11 @@ def find_credential(connection: HTTPConnection, cookie: str = "") -> Credential 
     Raises:
         BadRequest: one place holds several, or one that is too long.
     """
+    scope = connection.scope
+    query: bytes = scope.get("query_string", b"")
+    if not (b"token" in query or b"%" in query):
+        if _PLACES.isdisjoint([name for name, _ in scope["headers"]]):
+            return None  # As nearly all are where no authentication is configured.
     places = [
         ("header", _in_header(connection)),
         ("query", connection.query_params.getlist("token")),

@@ -99,7 +99,7 @@ async def _heard(stream: bytes, sizes: bytes, stops_every: int) -> tuple[list[by
     transport, space = _Transport(), bytearray(READ_BYTES)
     socket = _Socket(stops_every)
     given = cast(asyncio.Transport, cast(Any, transport))
-    socket.take_over(given, set(), space, BYTES_MAX, b"")
+    socket.take_over(given, set(), space, BYTES_MAX, b"", b"")
     at, number = 0, 0
     while at < len(stream) and not transport.ended:
         for _ in range(1000):
