@@ -26,6 +26,7 @@ COMPILED = (
     "server/document.py",
     "server/fanout.py",
     "server/framed.py",
+    "server/handover.py",
     "server/heads.py",
     "server/holding.py",
     "server/leases.py",

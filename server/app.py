@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from plait.persistence import CompactionPolicy, StoreError, Writer, WriterState, open_store
 from plait.server import webhooks
@@ -151,7 +152,7 @@ class Plait:
         bodies = Bodies(self.limits)
         issue = partial(setup.issue, self.settings) if self.settings.token_secret else None
         rights = Rights(self.guard, self.records, bodies, self.guard.wall, issue)
-        return Starlette(
+        return _Application(
             routes=[
                 WebSocketRoute("/ws/{name:path}", endpoint.under("/ws/")),
                 WebSocketRoute("/{name:path}", endpoint.under("/")),
@@ -224,6 +225,19 @@ class Plait:
         if state.full and not self._full:
             self.counters.limits["unsaved_mb"] += 1
         self._full = state.full
+
+
+class _Application(Starlette):
+    """Starlette, which takes sockets straight to their routes: what it would wrap each of them in
+    answers for errors of requests, is of no use to a socket, and a tenth of a handshake.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self.user_middleware:
+            scope["app"] = self
+            await self.router(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _cluster(

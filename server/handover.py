@@ -20,6 +20,7 @@ import asyncio
 import logging
 from base64 import b64encode
 from binascii import Error, a2b_base64
+from collections.abc import Callable
 from functools import partial
 from hashlib import sha1
 from http import HTTPStatus
@@ -33,7 +34,7 @@ from plait.server.framed import READ_BYTES, FramedSocket
 from plait.server.heads import Headers, handshake
 from plait.server.origins import is_loopback
 from plait.server.turns import Ration, ration
-from plait.server.watch import Watch, WatchedProtocol
+from plait.server.watch import Watch
 
 EXTENSION = "plait.hand_over"
 
@@ -60,10 +61,13 @@ class Gate:
 
     Args:
         watch: over those who have not sent a whole head.
+        http: makes the protocol for what is no plain handshake, of the one before it and what
+            uvicorn gives it.
     """
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, http: "Callable[[HandOver], asyncio.Protocol]") -> None:
         self.watch = watch
+        self.http = http
         self.loop: asyncio.AbstractEventLoop | None = None
         """The server's, from its first connection on. Asking which one runs is a system call."""
         self.ration: Ration
@@ -84,33 +88,6 @@ class Gate:
         return HandOver(self, config, server_state, app_state, self.loop)
 
 
-class HttpProtocol(WatchedProtocol):
-    """uvicorn's HTTP protocol, for all that is no plain handshake. What it has parsed of another
-    handshake it passes on, instead of writing a request again.
-    """
-
-    def __init__(self, before: "HandOver", gate: Gate, *args: Any) -> None:
-        super().__init__(*args, watch=gate.watch, before=before)
-        self._gate = gate
-
-    def pass_on(self) -> None:
-        """Pass the socket on."""
-        self.connections.discard(self)
-        handshake = HandOver(self._gate, self.config, self.server_state, self.app_state, self.loop)
-        handshake.take(self.transport)
-        self.transport.set_protocol(handshake)
-        handshake.begin(cast(dict[str, Any], self.scope), self.url)
-
-
-def http_protocol(sockets: str, watch: Watch) -> Any:
-    """Return what `uvicorn.Config(http=...)` takes: it makes the protocol of each connection.
-
-    Args:
-        sockets: the setting: `direct` hands sockets over, `asgi` leaves them to uvicorn.
-    """
-    return Gate(watch) if sockets == "direct" else partial(WatchedProtocol, watch=watch)
-
-
 def _source(scope: dict[str, Any]) -> str:
     """Return who a handshake takes turns with: those of its address, as far as that is known."""
     host: str = scope["client"][0] if scope.get("client") else ""
@@ -120,8 +97,9 @@ def _source(scope: dict[str, Any]) -> str:
     return next((v.decode("latin-1") for n, v in scope["headers"] if n == b"x-forwarded-for"), host)
 
 
-class HandOver(asyncio.Protocol):
-    """The transport's protocol from the connection until the application has decided.
+class HandOver:
+    """The transport's protocol (`asyncio.Protocol`, from which a compiled class can't derive) from
+    the connection until the application has decided.
 
     What comes first is a handshake, as nearly all are written (`plait.server.heads`), or it is left
     to uvicorn's protocol.
@@ -129,19 +107,19 @@ class HandOver(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
-        "_app_state",
         "_asked",
         "_begun",
-        "_config",
         "_denial",
         "_early",
-        "_gate",
         "_gone",
         "_is_lost",
         "_key",
-        "_state",
         "_task",
+        "app_state",
+        "config",
+        "gate",
         "loop",
+        "server_state",
         "transport",
     )
 
@@ -153,10 +131,10 @@ class HandOver(asyncio.Protocol):
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._gate = gate
-        self._config = config
-        self._state = server_state
-        self._app_state = app_state
+        self.gate = gate
+        self.config = config
+        self.server_state = server_state
+        self.app_state = app_state
         self.loop = loop
         self.transport: asyncio.Transport
         self._begun = False
@@ -177,12 +155,12 @@ class HandOver(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect the head."""
         self.take(cast(asyncio.Transport, transport))
-        self._gate.watch.begin_head(self)
+        self.gate.watch.begin_head(self)
 
     def take(self, transport: asyncio.Transport) -> None:
         """Take the transport; of uvicorn's HTTP protocol, which has read the head."""
         self.transport = transport
-        self._state.connections.add(cast(Any, self))
+        self.server_state.connections.add(cast(Any, self))
 
     def data_received(self, data: bytes) -> None:
         """Take the head; keep what a client sends that does not wait for the answer."""
@@ -191,7 +169,7 @@ class HandOver(asyncio.Protocol):
             if len(self._early) > EARLY_BYTES_MAX:
                 self.transport.abort()
             return
-        watch = self._gate.watch
+        watch = self.gate.watch
         found = handshake(data) if len(data) <= watch.limits.head_bytes_max else None
         if found is None:
             self._leave_to_uvicorn(data)
@@ -201,26 +179,35 @@ class HandOver(asyncio.Protocol):
             self.begin(self._scope(headers), target)
 
     def _leave_to_uvicorn(self, data: bytes) -> None:
-        self._state.connections.discard(cast(Any, self))
-        http = HttpProtocol(self, self._gate, self._config, self._state, self._app_state, self.loop)
+        self.server_state.connections.discard(cast(Any, self))
+        http = self.gate.http(self)
         http.connection_made(self.transport)
         self.transport.set_protocol(http)
         http.data_received(data)
+
+    def eof_received(self) -> None:
+        """Let the transport close: nothing more comes."""
+
+    def pause_writing(self) -> None:
+        """Go on: answers are short."""
+
+    def resume_writing(self) -> None:
+        """Go on."""
 
     def _scope(self, headers: Headers) -> dict[str, Any]:
         """Return the scope that uvicorn makes of a request."""
         told = self.transport.get_extra_info
         peer, own = told("peername"), told("sockname")
         return {
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.3"},
             "http_version": "1.1",
             "method": "GET",
             "server": own[:2] if isinstance(own, tuple) else None,
             "client": peer[:2] if isinstance(peer, tuple) else None,
-            "scheme": "https" if self._config.is_ssl else "http",
-            "root_path": self._config.root_path,
+            "scheme": "https" if self.config.is_ssl else "http",
+            "root_path": self.config.root_path,
             "headers": headers,
-            "state": self._app_state.copy(),
+            "state": self.app_state.copy(),
         }
 
     def begin(self, scope: dict[str, Any], target: bytes) -> None:
@@ -239,18 +226,18 @@ class HandOver(asyncio.Protocol):
             self._answer(refused.status, refused.headers, refused.text.encode())
             return
         self._complete(scope, target)
-        self._gate.ration.add(partial(self._start, scope), _source(scope))
+        self.gate.ration.add(partial(self._start, scope), _source(scope))
 
     def _start(self, scope: dict[str, Any]) -> None:
         if self._is_lost or self._answered:
             return  # It did not wait.
         self._task = self.loop.create_task(self._run(scope))
-        self._state.tasks.add(self._task)
+        self.server_state.tasks.add(self._task)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remember that the client is gone; the application is told when it asks."""
-        self._gate.watch.end_head(self)
-        self._state.connections.discard(cast(Any, self))
+        self.gate.watch.end_head(self)
+        self.server_state.connections.discard(cast(Any, self))
         self._is_lost = True
         if self._gone is not None:
             self._gone.set()
@@ -282,11 +269,11 @@ class HandOver(asyncio.Protocol):
 
     async def _run(self, scope: dict[str, Any]) -> None:
         try:
-            await self._config.loaded_app(scope, self._receive, self._send)
+            await self.config.loaded_app(scope, self._receive, self._send)
         except Exception:
             log.exception("the application failed in a WebSocket handshake")
         finally:
-            self._state.tasks.discard(cast(Any, self._task))
+            self.server_state.tasks.discard(cast(Any, self._task))
         if not self._answered:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"the server failed")
 
@@ -338,12 +325,12 @@ class HandOver(asyncio.Protocol):
         self._answered = True
         if gone:
             return False
-        self._state.connections.discard(cast(Any, self))
+        self.server_state.connections.discard(cast(Any, self))
         listener.take_over(
             self.transport,
-            cast(set[Any], self._state.connections),
-            self._gate.space,
-            self._config.ws_max_size,
+            cast(set[Any], self.server_state.connections),
+            self.gate.space,
+            self.config.ws_max_size,
             _accepted(self._key, subprotocol),
             self._early,
         )

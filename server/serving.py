@@ -14,7 +14,7 @@ from plait.persistence import StoreError
 from plait.server.app import Plait
 from plait.server.auth import setup
 from plait.server.errors import ConfigError
-from plait.server.handover import http_protocol
+from plait.server.incoming import http_protocol
 from plait.server.memory import raise_stack_limit, settle
 from plait.server.origins import is_loopback
 from plait.server.proxies import trusted

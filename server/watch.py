@@ -21,6 +21,7 @@ call; the dependency is pinned to the versions that the tests cover.
 """
 
 import asyncio
+from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -100,6 +101,8 @@ class Watch:
         self._bodies: _Deadlines[WatchedProtocol] = _Deadlines(limits.stall_seconds)
         self._responses: _Deadlines[WatchedProtocol] = _Deadlines(limits.stall_seconds)
         self._timer: asyncio.TimerHandle | None = None
+        self._at = inf
+        """When the timer ends."""
 
     @property
     def heads(self) -> int:
@@ -108,10 +111,12 @@ class Watch:
 
     def begin_head(self, connection: Watched) -> None:
         """Expect a head from a connection, from when this is called for the first time."""
-        self._heads.add(connection, connection.loop.time())
+        now = connection.loop.time()
+        self._heads.add(connection, now)
         if len(self._heads) > self.limits.heads_max:
             self._cut_head(self._heads.first(), "open_heads")
-        self._wind(connection.loop)
+        if self._at > now + self._heads.seconds:
+            self._wind(connection.loop)
 
     def end_head(self, connection: Watched) -> None:
         """Expect no head: it is there."""
@@ -150,14 +155,15 @@ class Watch:
         """Look again when the next one's time ends; there is no timer while there is nobody."""
         ends = [each.next for each in (self._heads, self._bodies, self._responses)]
         due = min((end for end in ends if end is not None), default=None)
-        if due is None or (self._timer is not None and self._timer.when() <= due + GRAIN_SECONDS):
+        if due is None or self._at <= due + GRAIN_SECONDS:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(max(due, loop.time() + GRAIN_SECONDS), self._look, loop)
+        self._at = max(due, loop.time() + GRAIN_SECONDS)
+        self._timer = loop.call_at(self._at, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self._timer, self._at = None, inf
         now = loop.time()
         for waiting in self._heads.ended(now):
             self._cut_head(waiting, "slow_head")

@@ -94,6 +94,7 @@ LAYERS = (
     "server.framed",
     "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
+    "server.incoming",
     "server.direct server.refusal server.visit",
     "server.channel server.endpoint",
     "server.openapi",

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from plait.server.counters import Counters
-from plait.server.handover import http_protocol
+from plait.server.incoming import http_protocol
 from plait.server.limits import Limits
 from plait.server.watch import Watch
 from tests.support.deadlines import eventually
