@@ -24,6 +24,7 @@ COMPILED = (
     "server/connection.py",
     "server/direct.py",
     "server/document.py",
+    "server/endpoint.py",
     "server/fanout.py",
     "server/framed.py",
     "server/handover.py",

@@ -34,7 +34,7 @@ from plait.server.errors import (
 from plait.server.handover import EXTENSION
 from plait.server.hub import Hub
 from plait.server.leases import Lease
-from plait.server.origins import Origins
+from plait.server.origins import Origins, header
 from plait.server.patience import Patience
 from plait.server.pump import LinkLost, pump
 from plait.server.refusal import Refusals
@@ -82,7 +82,7 @@ class Endpoint:
             self._hub.check_name(name)
             visit = await self._enter(websocket, host, name)
             try:
-                lease = await self._hub.lease(name)
+                lease = self._hub.lease_open(name) or await self._hub.lease(name)
             except BaseException:
                 visit.release()
                 raise
@@ -108,7 +108,8 @@ class Endpoint:
         # Whoever is called like an address is not taken for it.
         offender = f"subject {held.who}" if held.who else _address(host)
         try:
-            if not await self._wait(websocket, offender):
+            seconds = self.patience.wait_seconds(offender, self._hub.clock.monotonic())
+            if seconds and not await self._wait(websocket, seconds):
                 raise WebSocketDisconnect
             ticket = self._admission.enter(host, held.who)
         except BaseException:
@@ -125,12 +126,10 @@ class Endpoint:
         client is still there.
         """
         self._offended(offender)
-        return await self._wait(websocket, offender)
-
-    async def _wait(self, websocket: WebSocket, offender: str | None) -> bool:
         seconds = self.patience.wait_seconds(offender, self._hub.clock.monotonic())
-        if not seconds:
-            return True
+        return not seconds or await self._wait(websocket, seconds)
+
+    async def _wait(self, websocket: WebSocket, seconds: float) -> bool:
         self._hub.counters.limits["offences"] += 1
         self.patience.waiting += 1
         try:
@@ -149,7 +148,8 @@ class Endpoint:
         hands sockets over, long after this has returned.
         """
         # A client that offers subprotocols gives up unless the server selects one.
-        subprotocol = chosen_protocol(offered_protocols(websocket))
+        offered = header(websocket.scope, b"sec-websocket-protocol") is not None
+        subprotocol = chosen_protocol(offered_protocols(websocket)) if offered else None
         peer = "{}:{}".format(*websocket.client) if websocket.client else "-"
         hand_over = websocket.scope.get("extensions", {}).get(EXTENSION)
         try:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
 
-from plait.persistence import DocumentDeleted, Store, StoreError, Update, Writer
+from plait.persistence import Store, Update, Writer
 from plait.server.answers import IDLE_SECONDS as STATE_IDLE_SECONDS
 from plait.server.changes import Clock
 from plait.server.clock import SystemClock
@@ -33,17 +33,14 @@ from plait.server.counters import Counters
 from plait.server.document import Document
 from plait.server.errors import (
     BadRoomName,
-    DocumentBroken,
     DocumentGone,
-    RoomUnavailable,
     ServerFull,
     ServerStopping,
-    UpdateRefused,
 )
 from plait.server.following import Following
 from plait.server.leases import Entry, Lease
 from plait.server.limits import Limits
-from plait.server.loading import Loader
+from plait.server.loading import Loader, refusal
 from plait.server.memory import give_back
 from plait.server.records import shared_key
 from plait.server.room import Room
@@ -211,13 +208,10 @@ class Hub:
             ServerFull: there are `Limits.rooms_max` rooms, and all of them are in use.
             ServerStopping: the server takes nobody in any more.
         """
-        if self.stopping:
-            raise ServerStopping("the server is stopping; connect again")
-        entry = self._entries.get(name)
-        if entry is not None and (room := entry.loaded) is not None and not room.dead:
-            entry.leases += 1
-            return Lease(room, entry, self.clock)
         self.check_name(name)
+        if (held := self.lease_open(name)) is not None:
+            return held
+        entry = self._entries.get(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
             self._make_place(name)
             slot = crc32(name.encode(errors="replace")) % ROOM_TICKS
@@ -229,6 +223,20 @@ class Hub:
         except BaseException:
             entry.end_lease(self.clock)
             raise
+
+    def lease_open(self, name: str) -> "Lease | None":
+        """Hold a room until the lease is released, if it is open; otherwise it has to be loaded.
+
+        Raises:
+            ServerStopping: the server takes nobody in any more.
+        """
+        if self.stopping:
+            raise ServerStopping("the server is stopping; connect again")
+        entry = self._entries.get(name)
+        if entry is None or (room := entry.loaded) is None or room.dead:
+            return None
+        entry.leases += 1
+        return Lease(room, entry, self.clock)
 
     def rooms(self) -> dict[str, Room]:
         """Return the rooms that are open, by name."""
@@ -328,7 +336,7 @@ class Hub:
             self.counters.load_failures += 1
             if self._entries.get(name) is entry:
                 self._forget(name)
-            raise _refusal(name, error) from error
+            raise refusal(name, error) from error
         entry.waiting, entry.followed = loaded.waiting, loaded.seq
         loop = asyncio.get_running_loop()
         room = Room(
@@ -480,15 +488,3 @@ class Hub:
                     tick()
                 except Exception:
                     log.exception("a tick failed")
-
-
-def _refusal(name: str, error: BaseException) -> BaseException:
-    """Return what those are told who wait for a document that can't be loaded."""
-    match error:
-        case DocumentDeleted():
-            return DocumentGone("this document was deleted")
-        case StoreError() | DocumentBroken() | UpdateRefused():
-            log.error("document %r can't be loaded: %s", name, error)
-            return RoomUnavailable("the document can't be loaded now; connect again")
-        case _:
-            return error

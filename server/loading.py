@@ -5,13 +5,23 @@ is loaded slice by slice and row by row, with rests in between, and what needs a
 once is done in another process.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from plait.persistence import LoggedUpdate, Store, Stored, Update, Writer
+from plait.persistence import (
+    DocumentDeleted,
+    LoggedUpdate,
+    Store,
+    Stored,
+    StoreError,
+    Update,
+    Writer,
+)
 from plait.server.apart import run_apart_now
 from plait.server.cutting import CUT_SECONDS, row_parts
 from plait.server.document import Document
+from plait.server.errors import DocumentBroken, DocumentGone, RoomUnavailable, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.pace import Pace
 from plait.server.remote import REMOTE_BYTES, RemoteDocument, may_be_remote
@@ -19,6 +29,8 @@ from plait.server.replay import restore
 from plait.server.state import state_and_clocks, stored_bytes
 from plait.server.updates import difference, merge
 from plait.server.wire.slices import SLICE_BYTES
+
+log = logging.getLogger(__name__)
 
 ROW_BYTES_MAX = 4 * SLICE_BYTES
 """Rows of the log above this are cut before they are applied. A large update is logged in parts of
@@ -145,3 +157,15 @@ def _with(stored: Stored, unsaved: Sequence[Update]) -> Stored:
 def merged_difference(updates: Sequence[bytes], state_vector: bytes) -> bytes:
     """Return what a holder of a state vector misses of updates."""
     return difference(merge(updates), state_vector)
+
+
+def refusal(name: str, error: BaseException) -> BaseException:
+    """Return what those are told who wait for a document that can't be loaded."""
+    match error:
+        case DocumentDeleted():
+            return DocumentGone("this document was deleted")
+        case StoreError() | DocumentBroken() | UpdateRefused():
+            log.error("document %r can't be loaded: %s", name, error)
+            return RoomUnavailable("the document can't be loaded now; connect again")
+        case _:
+            return error

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from plait.server.errors import NotAllowed
 
@@ -35,15 +36,26 @@ class Origins:
         Raises:
             NotAllowed: it comes from a page that has no business here.
         """
-        origin = request.headers.get("origin")
+        origin = header(request.scope, b"origin")
         if origin is None or ANY in self._allowed or origin.lower() in self._allowed:
             return
-        page, host = urlsplit(origin.lower()), request.headers.get("host", "").lower()
+        page, host = urlsplit(origin.lower()), (header(request.scope, b"host") or "").lower()
         if page.netloc and page.netloc == host:
             return
         if is_loopback(page.hostname) and is_loopback(urlsplit(f"//{host}").hostname):
             return
         raise NotAllowed(f"pages of {origin} are not allowed here; see --allow-origin")
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return the first header of a name, without decoding all of them as Starlette does: a twelfth
+    of a handshake went into that.
+    """
+    for each, value in scope["headers"]:
+        if each == name:
+            found: str = value.decode("latin-1")
+            return found
+    return None
 
 
 @lru_cache(maxsize=4096)

@@ -191,6 +191,7 @@ USERS = {
         "web.pages": "serves pages and static files",
         "server.origins": "reads the headers of a request or a socket",
         "server.auth.credentials": "finds the token of a request or a socket",
+        "server.auth.anonymous": "reads the headers of a request",
         "server.auth.guard": "reads who makes a request",
         "server.refusal": "is the socket of who is refused",
         "server.endpoint": "is the socket",

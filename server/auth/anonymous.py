@@ -6,21 +6,22 @@ come from this machine too, under a name that its owner lets stand for 127.0.0.1
 the name has to be one of this machine. Nor is a proxy, whose clients come from anywhere.
 """
 
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette.types import Scope
+
 from plait.server.auth.principal import Access, Grant, Principal
 from plait.server.errors import Unauthorized
-from plait.server.origins import is_loopback
+from plait.server.origins import header, is_loopback
 from plait.server.settings import Settings
 
 LOCAL = Principal("local", (Grant("*", Access.ADMIN),))
 """Whoever sits at this machine, where nothing is configured."""
 
-PROXY_HEADERS = frozenset(("forwarded", "via", "x-real-ip"))
-PROXY_PREFIX = "x-forwarded-"
+PROXY_HEADERS = frozenset((b"forwarded", b"via", b"x-real-ip"))
+PROXY_PREFIX = b"x-forwarded-"
 
 ADVICE = (
     "nobody is let in from elsewhere until authentication is configured (--token-secret,"
@@ -36,21 +37,21 @@ def anonymous_principal(settings: Settings) -> Principal | None:
     return Principal("", tuple(Grant(docs, access) for docs in settings.anonymous_docs))
 
 
-def local_principal(peer: str | None, headers: Mapping[str, str]) -> Principal:
+def local_principal(peer: str | None, scope: Scope) -> Principal:
     """Return the principal of a request without a token, where nothing is configured.
 
     Args:
         peer: the address that the connection itself comes from; None for a Unix socket.
-        headers: of the request, by names in lower case.
+        scope: of the request.
 
     Raises:
         Unauthorized: it does not come from this machine, as far as can be told; says what to do.
     """
     if peer is not None and not _is_this_machine(peer):
         raise Unauthorized(f"only this machine is served: {ADVICE}")
-    if proxy := _proxy_header(headers):
+    if proxy := _proxy_header(scope):
         raise Unauthorized(f"this came through a proxy ({proxy}): {ADVICE}")
-    if not _names_this_machine(headers.get("host", "")):
+    if not _names_this_machine(header(scope, b"host") or ""):
         raise Unauthorized(
             f"only localhost and 127.0.0.1 are served, not the host that was asked for: {ADVICE}"
         )
@@ -66,10 +67,12 @@ def _is_this_machine(peer: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _proxy_header(names: Iterable[str]) -> str:
-    return next(
-        (name for name in names if name in PROXY_HEADERS or name.startswith(PROXY_PREFIX)), ""
-    )
+def _proxy_header(scope: Scope) -> str:
+    for name, _ in scope["headers"]:
+        if name in PROXY_HEADERS or name.startswith(PROXY_PREFIX):
+            found: str = name.decode("latin-1")
+            return found
+    return ""
 
 
 @lru_cache(maxsize=256)

@@ -138,7 +138,7 @@ class Guard:
         """
         credential = find_credential(connection, self._cookie)
         if credential is None and self._open_to_this_machine:
-            return local_principal(_peer(connection), connection.headers)
+            return local_principal(_peer(connection), connection.scope)
         return await self._verified(credential, document)
 
     async def _verified(self, credential: Credential | None, document: str | None) -> Principal:

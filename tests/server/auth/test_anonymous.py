@@ -1,5 +1,7 @@
 """Those without a token: which may come, and when somebody is taken to sit at this machine."""
 
+from typing import Any
+
 import pytest
 from starlette.datastructures import Headers
 
@@ -25,17 +27,21 @@ def test_they_have_the_right_that_the_settings_say() -> None:
     assert (somebody.subject, somebody.token_id) == ("", "")
 
 
+def request_with(headers: dict[str, str]) -> dict[str, Any]:
+    return {"headers": Headers(headers).raw}
+
+
 @pytest.mark.parametrize("host", LOOPBACK_NAMES)
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", None])
 def test_this_machine_may_do_everything(peer: str | None, host: str) -> None:
-    somebody = local_principal(peer, Headers({"Host": host}))
+    somebody = local_principal(peer, request_with({"Host": host}))
     assert somebody is LOCAL and somebody.access_to("anything", 0) is Access.ADMIN
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.1", "::ffff:192.0.2.1", "10.0.0.1", "testclient", ""])
 def test_other_machines_may_not(peer: str) -> None:
     with pytest.raises(Unauthorized, match="only this machine.*--token-secret.*--allow-anonymous"):
-        local_principal(peer, Headers({"Host": "localhost"}))
+        local_principal(peer, request_with({"Host": "localhost"}))
 
 
 @pytest.mark.parametrize(
@@ -52,13 +58,13 @@ def test_other_machines_may_not(peer: str) -> None:
 )
 def test_a_page_whose_name_stands_for_this_machine_may_not(host: str) -> None:
     with pytest.raises(Unauthorized, match="only localhost.*--allow-anonymous") as caught:
-        local_principal("127.0.0.1", Headers({"Host": host}))
+        local_principal("127.0.0.1", request_with({"Host": host}))
     assert "evil" not in str(caught.value)
 
 
 def test_a_request_without_a_host_may_not() -> None:
     with pytest.raises(Unauthorized, match="only localhost"):
-        local_principal("127.0.0.1", Headers({}))
+        local_principal("127.0.0.1", request_with({}))
 
 
 @pytest.mark.parametrize(
@@ -66,4 +72,4 @@ def test_a_request_without_a_host_may_not() -> None:
 )
 def test_who_comes_through_a_proxy_may_not(name: str) -> None:
     with pytest.raises(Unauthorized, match=rf"proxy \({name.lower()}\).*--allow-anonymous"):
-        local_principal("127.0.0.1", Headers({"Host": "localhost", name: "127.0.0.1"}))
+        local_principal("127.0.0.1", request_with({"Host": "localhost", name: "127.0.0.1"}))
