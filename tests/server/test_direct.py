@@ -80,6 +80,18 @@ async def closed(client: Raw) -> tuple[int, str]:
             return int.from_bytes(payload[:2]), payload[2:].decode()
 
 
+# The beginning
+
+
+async def test_the_greeting_comes_with_the_answer_to_the_handshake() -> None:
+    """One write: its cost to the kernel is most of what either takes."""
+    async with node() as server, raw(server.port) as client:
+        client.handshake("/ws/room")
+        head, _, greeting = (await client.reader.read(65_536)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert greeting[0] == 0x82 and parse(greeting[2:]).kind == STEP1
+
+
 # Frames
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from plait.server.framed import FramedSocket
 from plait.server.handover import EARLY_BYTES_MAX, EXTENSION
+from plait.server.incoming import HttpProtocol
 from plait.server.wire.frames import framed
 from tests.support.deadlines import eventually
 from tests.support.serving import raw, serving
@@ -70,6 +71,52 @@ async def test_firefox_connects() -> None:
     async with serving(echo) as (port, _), raw(port) as client:
         client.handshake("/", "Connection: keep-alive, Upgrade")
         assert (await client.head()).startswith("HTTP/1.1 101 ")
+
+
+async def test_a_handshake_in_two_pieces_is_served() -> None:
+    """What is not whole at once is left to uvicorn's parser, which passes the handshake on."""
+    async with serving(echo) as (port, server), raw(port) as client:
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConn")
+        await eventually(
+            lambda: any(isinstance(each, HttpProtocol) for each in server.server_state.connections)
+        )
+        client.writer.write(
+            b"ection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await client.head()).startswith("HTTP/1.1 101 ")
+        client.frame(b"hello")
+        assert await client.next() == (2, b"hello")
+
+
+async def test_both_ways_tell_the_application_the_same() -> None:
+    """uvicorn's parser reads what ends with a space, and `plait.server.heads` the rest."""
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await echo(scope, receive, send)
+
+    seen: list[dict[str, Any]] = []
+    for line in ("X-Same: a", "X-Same: a "):
+        async with serving(application) as (port, _), raw(port) as client:
+            client.handshake("/a%20b/c?d=e", line)
+            assert (await client.head()).startswith("HTTP/1.1 101 ")
+    for scope in seen:
+        assert scope["client"][0] == "127.0.0.1" and scope["server"][0] == "127.0.0.1"
+        for changing in ("client", "server", "extensions"):
+            scope.pop(changing)
+        scope["headers"] = [
+            (name, value.strip()) for name, value in scope["headers"] if name != b"host"
+        ]
+    assert seen[0] == seen[1]
+
+
+async def test_who_has_said_nothing_is_let_go_of_when_the_server_ends() -> None:
+    async with serving(echo) as (port, server), raw(port) as client:
+        await eventually(lambda: server.server_state.connections)
+        (waiting,) = server.server_state.connections
+        waiting.shutdown()
+        assert await client.rest() == b""
 
 
 async def test_frames_that_come_with_the_handshake_are_not_lost() -> None:

@@ -83,6 +83,23 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 # Heads in time
 
 
+async def test_half_a_head_gets_no_more_time_than_a_whole_one(sockets: str) -> None:
+    """It is left to another protocol, which is watched as the one before it."""
+    watching = watch()
+    async with (
+        serving(application, watch=watching, sockets=sockets) as (port, server),
+        raw(port) as client,
+    ):
+        await eventually(lambda: len(watching._heads) == 1)
+        due = watching._heads.next
+        client.writer.write(GET[:-2])
+        connections = server.server_state.connections
+        await eventually(lambda: any(getattr(each, "_in_head", False) for each in connections))
+        assert (len(watching._heads), watching._heads.next) == (1, due)
+        client.writer.write(GET[-2:])
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("start", [b"", b"G", GET[:-2], b"\r\n", GET + b"GE"])
 async def test_a_head_has_to_be_there_in_time(sockets: str, start: bytes) -> None:
     watching = watch(head=SOON)
