@@ -171,6 +171,7 @@ class DirectSocket(FramedSocket):
         "_pings",
         "_sockets",
         "_units",
+        "_unsaved",
         "_visit",
         "_waiting",
         "connection",
@@ -188,6 +189,7 @@ class DirectSocket(FramedSocket):
     ) -> None:
         super().__init__()
         self._hub = hub
+        self._unsaved = hub.writer.unsaved
         self._sockets = sockets
         self._lease = lease
         self._visit = visit
@@ -302,7 +304,7 @@ class DirectSocket(FramedSocket):
             if (
                 not connection.receive(apply_mask(space[6:nbytes], space[2:6]))
                 and connection.waiting
-                or self._hub.writer.full
+                or self._unsaved.full
             ):
                 self._pause()
         else:
@@ -317,7 +319,7 @@ class DirectSocket(FramedSocket):
             not self.connection.receive(message)
             and self.connection.waiting
             or self._units < 0
-            or self._hub.writer.full
+            or self._unsaved.full
         ):
             self._pause()
 
@@ -330,7 +332,7 @@ class DirectSocket(FramedSocket):
         """Take a message that came in parts, which are counted already."""
         if sum(map(len, parts)) <= JOINED_BYTES:
             self.connection.receive_counted(b"".join(parts))
-            if self._hub.writer.full or self.connection.waiting:
+            if self._unsaved.full or self.connection.waiting:
                 self._pause()
         else:
             self.stop_reading()
@@ -365,13 +367,13 @@ class DirectSocket(FramedSocket):
     def _go_on_when_possible(self) -> None:
         if self._waiting is not None:
             return
-        if self._hub.writer.full or self.connection.waiting:
+        if self._unsaved.full or self.connection.waiting:
             self._waiting = self._hub.spawn(self._wait())
         else:
             self._sockets.later(self._go_on, self._visit.source)
 
     async def _wait(self) -> None:
-        while self._hub.writer.full or self.connection.waiting:
+        while self._unsaved.full or self.connection.waiting:
             await self._hub.writer.wait_not_full()
             await self.connection.ready()
         self._waiting = None

@@ -377,17 +377,17 @@ async def test_who_says_good_bye_and_reads_nothing_is_cut_off(
 
 async def test_nothing_is_read_while_the_store_takes_no_more() -> None:
     async with node() as server, joined(server) as client:
-        writer, author = server.plait.writer, Author(1)
+        unsaved, author = server.plait.writer.unsaved, Author(1)
         (socket,) = server.sockets
-        writer._unsaved_bytes_max = -1
-        writer._count(0, 0)
-        assert writer.full
+        unsaved.bytes_max = -1
+        unsaved.measure()
+        assert unsaved.full
         client.frame(update(author.type("one ")))
         await eventually(lambda: socket._stopped)
         client.frame(update(author.type("two ")))
         client.frame(update(author.type("three")))
-        writer._unsaved_bytes_max = 1 << 20
-        writer._count(0, 0)
+        unsaved.bytes_max = 1 << 20
+        unsaved.measure()
         await eventually(lambda: text_of(server.room.document.encode()) == "one two three")
         await eventually(lambda: not socket._stopped)
 
