@@ -90,7 +90,7 @@ LAYERS = (
     "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
-    "server.framed",
+    "server.framed server.sending",
     "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
     "server.direct server.refusal server.visit",
