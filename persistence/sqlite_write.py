@@ -30,8 +30,8 @@ class _Added:
 
     created_ms: int
     modified_ms: int
-    updates: int = 0
-    log_bytes: int = 0
+    updates: int
+    log_bytes: int
 
 
 class Appender:
@@ -61,7 +61,7 @@ class Appender:
             ids = self._count(connection, added)
             connection.executemany(
                 "INSERT INTO updates (document, bytes, who, at_ms) VALUES (?, ?, ?, ?)",
-                [(ids[u.document], u.update, u.who, u.at_ms) for u in updates],
+                [(ids[name], update, who, at_ms) for name, update, who, at_ms in updates],
             )
             last = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             if self._announcer.kinds:
@@ -123,13 +123,14 @@ class Appender:
 
 def _sum_up(updates: Sequence[Update]) -> dict[str, _Added]:
     added: dict[str, _Added] = {}
-    for update in updates:
-        sums = added.get(update.document)
+    for name, update, _, at_ms in updates:
+        sums = added.get(name)
         if sums is None:
-            sums = added[update.document] = _Added(update.at_ms, update.at_ms)
-        sums.modified_ms = max(sums.modified_ms, update.at_ms)
-        sums.updates += 1
-        sums.log_bytes += len(update.update)
+            added[name] = _Added(at_ms, at_ms, 1, len(update))
+        else:
+            sums.modified_ms = max(sums.modified_ms, at_ms)
+            sums.updates += 1
+            sums.log_bytes += len(update)
     return added
 
 
