@@ -90,18 +90,13 @@ class Appender:
         ids = {name: known for name in added if (known := self._ids.get(name)) is not None}
         if _add(connection, ids, added) != len(ids):
             ids = {name: known for name, known in ids.items() if _is_there(connection, known)}
-        if len(ids) < len(added):
-            others = {
-                name: self._look_up(connection, name, sums)
-                for name, sums in added.items()
-                if name not in ids
-            }
-            _add(connection, others, added)
-            ids |= others
+        for name, sums in added.items():
+            if name not in ids:
+                ids[name] = self._count_unknown(connection, name, sums)
         return ids
 
-    def _look_up(self, connection: sqlite3.Connection, name: str, added: _Added) -> int:
-        """Return a document's id, making the document if need be."""
+    def _count_unknown(self, connection: sqlite3.Connection, name: str, sums: _Added) -> int:
+        """Add to the counters of a document whose id is not known, or make it; return its id."""
         row = connection.execute(
             "SELECT id, deleted_ms FROM documents WHERE name = ?", (name,)
         ).fetchone()
@@ -109,8 +104,12 @@ class Appender:
             raise DocumentDeleted.of(name)
         if row is None:
             cursor = connection.execute(
-                "INSERT INTO documents (name, created_ms, modified_ms) VALUES (?, ?, ?)",
-                (name, added.created_ms, added.modified_ms),
+                """
+                INSERT INTO documents
+                    (name, created_ms, modified_ms, updates, log_bytes, tail_updates, tail_bytes)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?5)
+                """,
+                (name, sums.created_ms, sums.modified_ms, sums.updates, sums.log_bytes),
             )
             assert cursor.lastrowid is not None
             self._made.append(name)
@@ -118,6 +117,7 @@ class Appender:
         identity, deleted_ms = row
         if deleted_ms is not None:
             raise DocumentDeleted.of(name)
+        _add(connection, {name: identity}, {name: sums})
         return int(identity)
 
 
