@@ -12,6 +12,7 @@ from pathlib import Path
 from setuptools import setup
 
 COMPILED = (
+    "persistence/unsaved.py",
     "server/wire/*.py",
     "server/attendance.py",
     "server/awareness.py",

@@ -4,7 +4,7 @@ Each is one transaction from `BEGIN IMMEDIATE` on, so what it reads can't change
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plait.persistence import sqlite_outbox
@@ -30,8 +30,8 @@ class _Added:
 
     created_ms: int
     modified_ms: int
-    updates: int = 0
-    log_bytes: int = 0
+    updates: int
+    log_bytes: int
 
 
 class Appender:
@@ -58,10 +58,10 @@ class Appender:
         added = _sum_up(updates)
         self._made = []
         with writing(connection):
-            ids = {name: self._count(connection, name, sums) for name, sums in added.items()}
+            ids = self._count(connection, added)
             connection.executemany(
                 "INSERT INTO updates (document, bytes, who, at_ms) VALUES (?, ?, ?, ?)",
-                [(ids[u.document], u.update, u.who, u.at_ms) for u in updates],
+                [(ids[name], update, who, at_ms) for name, update, who, at_ms in updates],
             )
             last = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             if self._announcer.kinds:
@@ -85,47 +85,62 @@ class Appender:
         """Forget all ids: this process has purged documents itself."""
         self._ids.clear()
 
-    def _count(self, connection: sqlite3.Connection, name: str, added: _Added) -> int:
-        """Add to a document's counters, making the document if need be; return its id."""
-        known = self._ids.get(name)
-        if known is not None and _add(connection, known, added):
-            return known
+    def _count(self, connection: sqlite3.Connection, added: Mapping[str, _Added]) -> dict[str, int]:
+        """Add to documents' counters, making those that are not there; return their ids."""
+        ids = {name: known for name in added if (known := self._ids.get(name)) is not None}
+        if _add(connection, ids, added) != len(ids):
+            ids = {name: known for name, known in ids.items() if _is_there(connection, known)}
+        for name, sums in added.items():
+            if name not in ids:
+                ids[name] = self._count_unknown(connection, name, sums)
+        return ids
+
+    def _count_unknown(self, connection: sqlite3.Connection, name: str, sums: _Added) -> int:
+        """Add to the counters of a document whose id is not known, or make it; return its id."""
         row = connection.execute(
             "SELECT id, deleted_ms FROM documents WHERE name = ?", (name,)
         ).fetchone()
-        if row is None and known is not None:
-            del self._ids[name]
+        if row is None and self._ids.pop(name, None) is not None:
             raise DocumentDeleted.of(name)
         if row is None:
             cursor = connection.execute(
-                "INSERT INTO documents (name, created_ms, modified_ms) VALUES (?, ?, ?)",
-                (name, added.created_ms, added.modified_ms),
+                """
+                INSERT INTO documents
+                    (name, created_ms, modified_ms, updates, log_bytes, tail_updates, tail_bytes)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?5)
+                """,
+                (name, sums.created_ms, sums.modified_ms, sums.updates, sums.log_bytes),
             )
             assert cursor.lastrowid is not None
-            identity = cursor.lastrowid
             self._made.append(name)
-        else:
-            identity, deleted_ms = row
-            if deleted_ms is not None:
-                raise DocumentDeleted.of(name)
-        _add(connection, identity, added)
-        return identity
+            return cursor.lastrowid
+        identity, deleted_ms = row
+        if deleted_ms is not None:
+            raise DocumentDeleted.of(name)
+        _add(connection, {name: identity}, {name: sums})
+        return int(identity)
 
 
 def _sum_up(updates: Sequence[Update]) -> dict[str, _Added]:
     added: dict[str, _Added] = {}
-    for update in updates:
-        sums = added.get(update.document)
+    for name, update, _, at_ms in updates:
+        sums = added.get(name)
         if sums is None:
-            sums = added[update.document] = _Added(update.at_ms, update.at_ms)
-        sums.modified_ms = max(sums.modified_ms, update.at_ms)
-        sums.updates += 1
-        sums.log_bytes += len(update.update)
+            added[name] = _Added(at_ms, at_ms, 1, len(update))
+        else:
+            sums.modified_ms = max(sums.modified_ms, at_ms)
+            sums.updates += 1
+            sums.log_bytes += len(update)
     return added
 
 
-def _add(connection: sqlite3.Connection, identity: int, added: _Added) -> bool:
-    cursor = connection.execute(
+def _add(
+    connection: sqlite3.Connection, ids: Mapping[str, int], added: Mapping[str, _Added]
+) -> int:
+    """Add to the counters of documents that are there and not deleted; return of how many."""
+    if not ids:
+        return 0
+    return connection.executemany(
         """
         UPDATE documents SET
             modified_ms = max(modified_ms, ?1),
@@ -133,9 +148,17 @@ def _add(connection: sqlite3.Connection, identity: int, added: _Added) -> bool:
             tail_updates = tail_updates + ?2, tail_bytes = tail_bytes + ?3
         WHERE id = ?4 AND deleted_ms IS NULL
         """,
-        (added.modified_ms, added.updates, added.log_bytes, identity),
-    )
-    return cursor.rowcount == 1
+        [
+            (sums.modified_ms, sums.updates, sums.log_bytes, identity)
+            for name, identity in ids.items()
+            for sums in (added[name],)
+        ],
+    ).rowcount
+
+
+def _is_there(connection: sqlite3.Connection, identity: int) -> bool:
+    query = "SELECT 1 FROM documents WHERE id = ? AND deleted_ms IS NULL"
+    return connection.execute(query, (identity,)).fetchone() is not None
 
 
 def compact(

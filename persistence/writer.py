@@ -17,18 +17,15 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import NoReturn, TypeVar
 
 from plait.persistence.store import DocumentDeleted, Store, StoreError, StoreUnavailable, Update
+from plait.persistence.unsaved import FAILED, Done, Failed, Unsaved
 
 logger = logging.getLogger(__name__)
-
-UPDATE_OVERHEAD_BYTES = 256
-"""Memory of a queued update beside its content, so that a flood of empty ones is bounded too."""
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
@@ -39,9 +36,6 @@ for it alone costs as much as what it commits.
 """
 
 T = TypeVar("T")
-
-Done = Callable[[Sequence[int]], None]
-Failed = Callable[[StoreError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +49,6 @@ class WriterState:
     unsaved_updates: int
     unsaved_bytes: int
     full: bool
-
-
-@dataclass(slots=True)
-class _Entry:
-    """The updates of one call to `append`."""
-
-    number: int
-    updates: tuple[Update, ...]
-    done: Done
-    failed: Failed | None
-    length: int
 
 
 class Writer:
@@ -85,7 +68,6 @@ class Writer:
     ) -> None:
         self._store = store
         self._interval_seconds = interval_seconds
-        self._unsaved_bytes_max = unsaved_bytes_max
         self._transaction_bytes_max = transaction_bytes_max
         self._clock = clock
         """Stamps `failing_since`, nothing else; waiting goes by the loop's time."""
@@ -95,22 +77,12 @@ class Writer:
         self._on_commit = on_commit
         """Told how many seconds each commit took."""
 
-        self._queue: deque[_Entry] = deque()
-        self._in_flight: list[_Entry] = []
         self._commit: asyncio.Task[Sequence[int]] | None = None
         self._commit_begun = 0.0
-        self._numbers = 0
-        self._unsaved_updates = 0
-        self._unsaved_bytes = 0
-        self._unsaved_since = 0.0
-        self.full = False
-        """Whether callers should stop reading from their sockets."""
         self._failing_since: float | None = None
         self._last_error: StoreError | None = None
         self._retry_seconds = 0.0
         self._reported = (False, False)
-        self._due = inf
-        """When the next update is to bring the commit about."""
 
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -118,14 +90,17 @@ class Writer:
         """Set when a commit is settled."""
         self._not_full = asyncio.Event()
         self._not_full.set()
+        self.unsaved = Unsaved(
+            unsaved_bytes_max, self._work.set, self._hurry.set, self._filled_or_not
+        )
+        """What rooms append to, without a detour."""
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._runs = False
-        self._closed = False
 
     # What rooms use
 
     def append(self, updates: Sequence[Update], done: Done, failed: Failed | None = None) -> None:
-        """Queue updates; never blocks.
+        """Queue updates, a sequence that stays as it is; never blocks.
 
         `done` is called with their sequence numbers after the commit. If one of their documents
         was deleted, its updates are taken out and `failed` is called with `DocumentDeleted`; if
@@ -135,37 +110,11 @@ class Writer:
             StoreUnavailable: the writer was closed.
             UnicodeEncodeError: a name or author that no store can keep.
         """
-        if self._closed:
-            raise StoreUnavailable("the writer is closed")
-        length = 0
-        for update in updates:
-            # Within a transaction one such name would hold up everybody's updates for ever.
-            update.document.encode()
-            update.who.encode()
-            length += len(update.update) + UPDATE_OVERHEAD_BYTES
-        now = asyncio.get_running_loop().time()
-        if now >= self._due:
-            self._hurry.set()
-        if not self._unsaved_updates:
-            self._unsaved_since = now
-        self._numbers += 1
-        self._queue.append(_Entry(self._numbers, tuple(updates), done, failed, length))
-        self._unsaved_updates += len(updates)
-        self._unsaved_bytes += length
-        if self._unsaved_bytes > self._unsaved_bytes_max:
-            self._count(0, 0)
-        if len(self._queue) == 1:
-            self._work.set()
+        self.unsaved.append(updates, done, failed)
 
     def pending(self, document: str) -> Sequence[Update]:
         """Return the updates of a document that are not known to be committed, in order."""
-        return [
-            update
-            for entries in (self._in_flight, self._queue)
-            for entry in entries
-            for update in entry.updates
-            if update.document == document
-        ]
+        return self.unsaved.pending(document)
 
     async def wait_not_full(self) -> None:
         """Wait until the unsaved updates are within the limit."""
@@ -177,8 +126,8 @@ class Writer:
         Raises:
             StoreError: it took longer than the time-out; what the store said last, if anything.
         """
-        target = self._numbers
-        if self._settled(target):
+        target = self.unsaved.number
+        if self.unsaved.settled(target):
             return
         self._hurry.set()
         waiter = asyncio.get_running_loop().create_future()
@@ -201,14 +150,14 @@ class Writer:
         try:
             await self.flush(timeout_seconds)
         finally:
-            self._closed = True
+            self.unsaved.closed = True
             self._work.set()
             self._hurry.set()
             if driver is not None:
                 driver.cancel()
                 await asyncio.wait([driver])
-            if self._unsaved_updates:
-                logger.error("%d updates were not saved", self._unsaved_updates)
+            if self.unsaved.count:
+                logger.error("%d updates were not saved", self.unsaved.count)
 
     @property
     def state(self) -> WriterState:
@@ -216,10 +165,15 @@ class Writer:
         return WriterState(
             self._failing_since,
             self._last_error,
-            self._unsaved_updates,
-            self._unsaved_bytes,
-            self.full,
+            self.unsaved.count,
+            self.unsaved.bytes,
+            self.unsaved.full,
         )
+
+    @property
+    def full(self) -> bool:
+        """Whether callers should stop reading from their sockets."""
+        return self.unsaved.full
 
     @property
     def failing_since(self) -> float | None:
@@ -234,19 +188,19 @@ class Writer:
     @property
     def unsaved_updates(self) -> int:
         """Updates that are not known to be committed."""
-        return self._unsaved_updates
+        return self.unsaved.count
 
     @property
     def unsaved_seconds(self) -> float:
         """How old the oldest of them is, or a little less than that; 0 if there is none."""
-        if not self._unsaved_updates:
+        if not self.unsaved.count:
             return 0.0
-        return asyncio.get_running_loop().time() - self._unsaved_since
+        return asyncio.get_running_loop().time() - self.unsaved.since
 
     @property
     def unsaved_bytes(self) -> int:
         """The memory that they take, about."""
-        return self._unsaved_bytes
+        return self.unsaved.bytes
 
     # The loop
 
@@ -259,17 +213,17 @@ class Writer:
         try:
             while True:
                 await self._work.wait()
-                if self._closed:
+                if self.unsaved.closed:
                     return
                 if self._retry_seconds:
                     await self._pause(self._retry_seconds * (0.75 + 0.5 * self._jitter()))
                 elif begun + self._interval_seconds > loop.time():
-                    self._due = begun + self._interval_seconds
+                    self.unsaved.due = begun + self._interval_seconds
                     slack = SLACK * self._interval_seconds
-                    await self._pause(self._due + slack - loop.time())
-                self._due = inf
+                    await self._pause(self.unsaved.due + slack - loop.time())
+                self.unsaved.due = inf
                 self._hurry.clear()
-                if self._closed:
+                if self.unsaved.closed:
                     return
                 begun = loop.time()
                 await self._commit_some()
@@ -288,10 +242,9 @@ class Writer:
     async def _commit_some(self) -> None:
         """Commit one transaction's worth; learn its outcome even if this is cancelled."""
         if self._commit is None:
-            self._take()
-            if not self._in_flight:
+            updates = self.unsaved.take(self._transaction_bytes_max)
+            if not self.unsaved.taken:
                 return
-            updates = [update for entry in self._in_flight for update in entry.updates]
             self._commit_begun = asyncio.get_running_loop().time()
             self._outcome.clear()
             self._commit = asyncio.ensure_future(self._store.append(updates))
@@ -300,71 +253,26 @@ class Writer:
         # Unlike awaiting the commit, this leaves it alone when the waiting is cancelled.
         await self._outcome.wait()
 
-    def _take(self) -> None:
-        length = 0
-        while self._queue:
-            length += self._queue[0].length
-            if self._in_flight and length > self._transaction_bytes_max:
-                break
-            self._in_flight.append(self._queue.popleft())
-
     def _settle(self, commit: asyncio.Task[Sequence[int]]) -> None:
         """Act on the outcome of a commit."""
-        entries, self._in_flight, self._commit = self._in_flight, [], None
+        self._commit = None
         self._outcome.set()
         error = asyncio.CancelledError() if commit.cancelled() else commit.exception()
         if error is None:
             self._recovered()
-            self._unsaved_since = self._commit_begun  # What is queued came later.
+            self.unsaved.since = self._commit_begun  # What is queued came later.
             if self._on_commit is not None:
                 _call(self._on_commit, asyncio.get_running_loop().time() - self._commit_begun)
-            self._succeed(entries, commit.result())
-        elif isinstance(error, DocumentDeleted) and any(
-            update.document == error.document for entry in entries for update in entry.updates
-        ):
-            self._take_out(entries, error)
-        else:
-            self._queue.extendleft(reversed(entries))
+            self.unsaved.succeed(commit.result())
+        elif not (isinstance(error, DocumentDeleted) and self.unsaved.take_out(error)):
+            self.unsaved.put_back()
             # A cancelled commit says nothing about the store.
             if not isinstance(error, asyncio.CancelledError):
                 self._fail(error)
-        if not self._queue:
+        if not self.unsaved.waiting:
             self._work.clear()
         self._wake_flushes()
         self._report()
-
-    def _succeed(self, entries: Sequence[_Entry], seqs: Sequence[int]) -> None:
-        at = updates = length = 0
-        for entry in entries:
-            updates += len(entry.updates)
-            length += entry.length
-        self._count(-updates, -length)
-        for entry in entries:
-            until = at + len(entry.updates)
-            try:
-                entry.done(seqs[at:until])
-            except Exception:
-                logger.exception(_FAILED)
-            at = until
-
-    def _take_out(self, entries: Sequence[_Entry], error: DocumentDeleted) -> None:
-        """Put back all but the updates of a deleted document, and tell their owners."""
-        remaining: list[_Entry] = []
-        hit: list[_Entry] = []
-        for entry in entries:
-            kept = tuple(u for u in entry.updates if u.document != error.document)
-            if len(kept) == len(entry.updates):
-                remaining.append(entry)
-                continue
-            hit.append(entry)
-            length = sum(len(update.update) + UPDATE_OVERHEAD_BYTES for update in kept)
-            self._count(len(kept) - len(entry.updates), length - entry.length)
-            if kept:
-                remaining.append(replace(entry, updates=kept, length=length))
-        self._queue.extendleft(reversed(remaining))
-        for entry in hit:
-            if entry.failed is not None:
-                _call(entry.failed, error)
 
     def _fail(self, error: BaseException) -> None:
         """Note a failure, and wait longer than after the one before."""
@@ -386,43 +294,32 @@ class Writer:
 
     # What others wait for and are told
 
-    def _count(self, updates: int, length: int) -> None:
-        self._unsaved_updates += updates
-        self._unsaved_bytes += length
-        full = self._unsaved_bytes > self._unsaved_bytes_max
-        if full != self.full:
-            self.full = full
-            if full:
-                self._not_full.clear()
-            else:
-                self._not_full.set()
-            self._report()
+    def _filled_or_not(self) -> None:
+        """Let callers read from their sockets, or not."""
+        if self.unsaved.full:
+            self._not_full.clear()
+        else:
+            self._not_full.set()
+        self._report()
 
     def _report(self) -> None:
         """Tell of a change for the worse or the better; numbers alone are not told."""
-        now = (self._failing_since is not None, self.full)
+        now = (self._failing_since is not None, self.unsaved.full)
         if now != self._reported:
             self._reported = now
             if self._on_state is not None:
                 _call(self._on_state, self.state)
 
-    def _settled(self, number: int) -> bool:
-        entries = self._in_flight or self._queue
-        return not entries or entries[0].number > number
-
     def _wake_flushes(self) -> None:
         for target, waiter in self._flushes:
-            if not waiter.done() and self._settled(target):
+            if not waiter.done() and self.unsaved.settled(target):
                 waiter.set_result(None)
 
     def _raise_unsaved(self) -> NoReturn:
-        message = f"{self._unsaved_updates} updates are not saved yet"
+        message = f"{self.unsaved.count} updates are not saved yet"
         if self._last_error is not None:
             raise StoreUnavailable(f"{message}: {self._last_error}") from self._last_error
         raise StoreUnavailable(f"{message}: the store did not answer in time")
-
-
-_FAILED = "a callback of the writer failed"
 
 
 def _call(callback: Callable[[T], None], value: T) -> None:
@@ -430,4 +327,4 @@ def _call(callback: Callable[[T], None], value: T) -> None:
     try:
         callback(value)
     except Exception:
-        logger.exception(_FAILED)
+        logger.exception(FAILED)

@@ -35,7 +35,7 @@ class Clock(Protocol):
 
 
 class Log(Protocol):
-    """Where a room's updates are made to last: `plait.persistence.Writer`."""
+    """Where a room's updates are made to last: `plait.persistence.Writer.unsaved`."""
 
     def append(
         self,

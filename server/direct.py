@@ -16,7 +16,7 @@ with two tasks a socket. What those tasks would wait for is done here by being c
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from plait.server.connection import Connection
@@ -27,6 +27,7 @@ from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
 from plait.server.pump import Visit
+from plait.server.sending import BorrowedSocket, borrowed_socket
 from plait.server.turns import ration
 from plait.server.wire.frames import (
     FAST_FIRST,
@@ -62,31 +63,32 @@ JOINED_BYTES: Final = 256 << 10
 class DirectOutbox(Outbox):
     """An outbox that writes to the transport, and queues only what the transport does not take."""
 
-    __slots__ = ("_unwritten", "_write", "_write_buffer_size", "_writelines")
+    __slots__ = ("_fast", "_socket", "_transport", "_unwritten")
 
     def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
         super().__init__(limits, wake)
         self._unwritten = 0
-        self._write: Callable[[bytes], object] = _nothing_left
-        self._writelines: Callable[[Sequence[bytes]], object] = _nothing_left
-        self._write_buffer_size: Callable[[], int] = int
-
-    def gather(self, into: list[bytes]) -> None:
-        """Write to a list, until `connect`."""
-        self._write = self.fast = into.append
-        self._writelines = into.extend
+        self._transport: asyncio.Transport | None = None
+        self._socket: BorrowedSocket | None = None
+        self._fast: Callable[[bytes], int] | None = None
 
     def connect(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
-        self._write = self.fast = transport.write
-        self._writelines = transport.writelines
-        self._write_buffer_size = transport.get_write_buffer_size
+        self._transport = transport
+        self._socket = borrowed_socket(transport)
+        if self._socket is not None:
+            self._fast = self.fast = self._socket.send
+            # From now on, or at once, `block` is called as soon as the transport holds anything.
+            transport.set_write_buffer_limits(0)
+        else:
+            self._fast = self.fast = self._pass_on
 
     def disconnect(self) -> None:
-        """Let go of the transport, which refers back: it is gone."""
-        self.fast = None
-        self._write = self._writelines = _nothing_left
-        self._write_buffer_size = int
+        """Let go of the transport, which refers back, before it closes its socket."""
+        self.fast = self._fast = self._transport = None
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
 
     def block(self) -> None:
         """Queue from now on."""
@@ -94,43 +96,58 @@ class DirectOutbox(Outbox):
 
     def unblock(self) -> None:
         """Write again; nothing may be queued."""
-        self.fast = self._write
+        self.fast = self._fast
 
     def push(self, frame: bytes, now: float) -> bool:
         """Write a frame, or queue it unless lagging; return whether the reader will get it."""
         if self.fast is None:
             return super().push(frame, now)
-        self.write(frame)
+        self._give(frame)
         return True
 
     def push_presence(self, frame: bytes, now: float) -> bool:
         """Write a frame, or queue it unless much else is queued."""
         if self.fast is None:
             return super().push_presence(frame, now)
-        self.write(frame)
+        self._give(frame)
         return True
+
+    def _give(self, frame: bytes) -> None:
+        if len(frame) <= FAST_BYTES_MAX:
+            self.write_fast(framed(frame))
+        else:
+            self.write(frame)
 
     def write(self, frame: bytes) -> None:
         """Give a frame to the transport."""
+        if self._transport is None:
+            return
         if len(frame) <= FAST_BYTES_MAX:
-            self._write(framed(frame))
+            self._transport.write(framed(frame))
         else:
-            self._writelines((header(len(frame)), frame))
+            self._transport.writelines((header(len(frame)), frame))
+
+    def rest(self, data: bytes) -> None:
+        """Give the transport what the kernel did not take; it knows what to do about a connection
+        that is broken as well.
+        """
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _pass_on(self, data: bytes) -> int:
+        self.rest(data)
+        return len(data)
 
     def overdue(self, now: float) -> bool:
         """Whether the reader had its time to catch up and did not. One that is still taking a large
         document has more time.
         """
         if self.lagging_since is not None:
-            unwritten = self._write_buffer_size()
+            unwritten = self._transport.get_write_buffer_size() if self._transport else 0
             if unwritten < self._unwritten:
                 self.lagging_since = now
             self._unwritten = unwritten
         return super().overdue(now)
-
-
-def _nothing_left(data: object) -> None:
-    """Write to nobody."""
 
 
 class Sockets:
@@ -176,6 +193,7 @@ class DirectSocket(FramedSocket):
         "_pings",
         "_sockets",
         "_units",
+        "_unsaved",
         "_visit",
         "_waiting",
         "connection",
@@ -193,6 +211,7 @@ class DirectSocket(FramedSocket):
     ) -> None:
         super().__init__()
         self._hub = hub
+        self._unsaved = hub.writer.unsaved
         self._sockets = sockets
         self._lease = lease
         self._visit = visit
@@ -228,14 +247,13 @@ class DirectSocket(FramedSocket):
         """
         transport = self.transport
         assert transport is not None
-        first = [answer]
-        self._outbox.gather(first)
         self._sockets.add(self)
-        try:
-            self.connection.join(self._lease.room, self._codec)
-        finally:
-            self._outbox.connect(transport)
-            transport.write(b"".join(first))
+        self.connection.join(self._lease.room, self._codec)
+        first = [answer]
+        while (frame := self.connection.take()) is not None:
+            first.append(framed(frame))
+        transport.write(b"".join(first))
+        self._outbox.connect(transport)
         self._visit.attach(self.connection)
 
     def refused(self, error: PlaitError) -> None:
@@ -258,8 +276,8 @@ class DirectSocket(FramedSocket):
 
     def ended(self) -> None:
         """Leave the room: the socket is gone."""
+        self._outbox.disconnect()
         self.slot.discard(self)
-        self._outbox.block()
         if self._waiting is not None:
             self._waiting.cancel()
         self.connection.lost()
@@ -267,7 +285,6 @@ class DirectSocket(FramedSocket):
         # Nothing refers to itself any more, so all of it goes now and not with the next look of
         # the garbage collector.
         self.connection.forget()
-        self._outbox.disconnect()
 
     def shutdown(self) -> None:
         """Close the socket: the server ends."""
@@ -315,7 +332,7 @@ class DirectSocket(FramedSocket):
             if (
                 not connection.receive(apply_mask(space[6:nbytes], space[2:6]))
                 and connection.waiting
-                or self._hub.writer.full
+                or self._unsaved.full
             ):
                 self._pause()
         else:
@@ -330,7 +347,7 @@ class DirectSocket(FramedSocket):
             not self.connection.receive(message)
             and self.connection.waiting
             or self._units < 0
-            or self._hub.writer.full
+            or self._unsaved.full
         ):
             self._pause()
 
@@ -343,7 +360,7 @@ class DirectSocket(FramedSocket):
         """Take a message that came in parts, which are counted already."""
         if sum(map(len, parts)) <= JOINED_BYTES:
             self.connection.receive_counted(b"".join(parts))
-            if self._hub.writer.full or self.connection.waiting:
+            if self._unsaved.full or self.connection.waiting:
                 self._pause()
         else:
             self.stop_reading()
@@ -378,13 +395,13 @@ class DirectSocket(FramedSocket):
     def _go_on_when_possible(self) -> None:
         if self._waiting is not None:
             return
-        if self._hub.writer.full or self.connection.waiting:
+        if self._unsaved.full or self.connection.waiting:
             self._waiting = self._hub.spawn(self._wait())
         else:
             self._sockets.later(self._go_on, self._visit.source)
 
     async def _wait(self) -> None:
-        while self._hub.writer.full or self.connection.waiting:
+        while self._unsaved.full or self.connection.waiting:
             await self._hub.writer.wait_not_full()
             await self.connection.ready()
         self._waiting = None

@@ -342,7 +342,7 @@ class Hub:
         room = Room(
             name,
             loaded.document,
-            self.writer,
+            self.writer.unsaved,
             self.limits,
             source=RoomSource(name, self.start, self.loader, self._uploads, self.reload),
             clock=self.clock,

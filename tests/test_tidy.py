@@ -20,7 +20,7 @@ LAYERS = (
     "web web.pages",
     # Stores: the contract, then SQLite and PostgreSQL, then memory, then what opens one of them.
     "persistence.store persistence.ownership",
-    "persistence.announcing",
+    "persistence.announcing persistence.unsaved",
     "persistence.compaction persistence.writer persistence.lock persistence.sqlite_errors",
     "persistence.postgres_address persistence.postgres_errors",
     "persistence.sqlite_connection persistence.postgres_connection",
@@ -91,7 +91,7 @@ LAYERS = (
     "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
-    "server.framed",
+    "server.framed server.sending",
     "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
     "server.incoming",

@@ -97,8 +97,10 @@ class Shape(NamedTuple):
 TYPED_MAX: Final = 127
 """The longest text that `typed` accepts."""
 
-# What typing makes, nine of ten updates: one struct with a few ASCII characters after another, and
-# no deletions. Matching takes half the time of walking.
+_BEHIND: Final = HAS_ORIGIN | STRING
+_BETWEEN: Final = HAS_ORIGIN | HAS_RIGHT_ORIGIN | STRING
+
+# What `typed` accepts.
 _ID: Final = rb"([\x80-\xff]{0,7}[\x00-\x7f])([\x80-\xff]{0,7}[\x00-\x7f])"
 _typing: Final = re.compile(
     rb"\x01\x01" + _ID + rb"(?:\x84|(\xc4))" + _ID + rb"(?(3)" + _ID + rb")"
@@ -157,28 +159,37 @@ def typed(update: bytes) -> Shape | None:
     Raises:
         UpdateRefused: it is such an update and breaks a rule all the same.
     """
-    match = _typing(update)
-    if match is None:
-        return None
-    own, first, _, left, left_clock, right, right_clock, size, text = match.groups()
-    length = size[0]
-    if length != len(text):
-        return None  # It ends elsewhere.
+    # Without a regular expression: compiled, which counts, this takes a third of the time.
     try:
-        client = _client_id(own)
-        clock = read_var_uint(first, 0)[0]
-        if clock + length > CLOCK_MAX:
-            _refuse_length(client, clock + length)
-        needs: dict[int, int] = {}
-        target = read_var_uint(left_clock, 0)[0]
-        if left != own or target >= clock:
-            _note(_client_id(left), target, client, clock, needs)
-        if right:
-            target = read_var_uint(right_clock, 0)[0]
-            if right != own or target >= clock:
-                _note(_client_id(right), target, client, clock, needs)
-    except UintTooLong:
+        if update[0] != 1 or update[1] != 1:
+            return None
+        client, position = read_var_uint(update, 2)
+        clock, position = read_var_uint(update, position)
+        info = update[position]
+        if info != _BEHIND and info != _BETWEEN:
+            return None
+        left, position = read_var_uint(update, position + 1)
+        left_clock, position = read_var_uint(update, position)
+        right, right_clock = left, left_clock
+        if info == _BETWEEN:
+            right, position = read_var_uint(update, position)
+            right_clock, position = read_var_uint(update, position)
+        length = update[position]
+        position += 1
+        end = position + length
+        if not 0 < length <= TYPED_MAX or len(update) != end + 1 or update[end]:
+            return None
+    except (IndexError, UintTooLong):
         return None
+    if not update[position:end].isascii():
+        return None
+    if clock + length > CLOCK_MAX:
+        _refuse_length(client, clock + length)
+    needs: dict[int, int] = {}
+    if left != client or left_clock >= clock:
+        _note(left, left_clock, client, clock, needs)
+    if info == _BETWEEN and (right != client or right_clock >= clock):
+        _note(right, right_clock, client, clock, needs)
     return _new_shape(
         Shape, ([(client, clock, clock + length)], needs, False, (), (), True, False, False)
     )

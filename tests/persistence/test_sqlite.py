@@ -755,3 +755,23 @@ async def test_a_document_that_another_process_purged_does_not_come_back_in_part
         await sqlite.append([Update("a", b"begun by somebody who saw that it is gone")])
     finally:
         await other.close()
+
+
+async def test_documents_are_counted_though_one_of_them_was_made_anew_elsewhere(
+    sqlite: SqliteStore,
+) -> None:
+    other = SqliteStore(sqlite.path)
+    await other.open()
+    try:
+        rows = [Update(name, b"12") for name in "abc"]
+        await sqlite.append(rows)
+        await other.delete("b", 1)
+        with pytest.raises(DocumentDeleted):
+            await sqlite.append(rows)
+        await other.purge(document="b")
+        await other.append([Update("b", b"1234")])
+        await sqlite.append([*rows, Update("d", b"12")])
+        found = {each.name: (each.updates, each.log_bytes) for each in await sqlite.documents()}
+        assert found == {"a": (2, 4), "b": (2, 6), "c": (2, 4), "d": (1, 2)}
+    finally:
+        await other.close()

@@ -19,7 +19,7 @@ from plait.persistence import (
     WriterState,
 )
 from plait.persistence.memory import MemoryStore
-from plait.persistence.writer import UPDATE_OVERHEAD_BYTES
+from plait.persistence.unsaved import UPDATE_OVERHEAD_BYTES
 
 
 class VirtualSelector(selectors.SelectSelector):

@@ -1,6 +1,7 @@
 """Sockets without tasks: what a client may do to one, and what happens to the others meanwhile."""
 
 import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from plait.server.errors import PlaitError
 from plait.server.outbox import FAST_BYTES_MAX
 from plait.server.room import Room
 from plait.server.settings import Settings
+from plait.server.wire import frames as wire_frames
 from tests.support import frames
 from tests.support.authors import Author, text_of
 from tests.support.deadlines import eventually
@@ -316,6 +318,43 @@ async def test_who_does_not_read_is_queued_for_and_gets_one_diff_at_last() -> No
             assert await client.next() == (BINARY, typed)
 
 
+async def test_what_the_kernel_does_not_take_follows_in_order() -> None:
+    async with node() as server, joined(server, buffer_bytes=4096) as client:
+        (member,) = server.room.members
+        outbox = member.socket.outbox
+        assert isinstance(outbox, DirectOutbox)
+        assert outbox._socket is not None
+        sent = 0
+        while outbox.fast is not None:
+            outbox.write_fast(wire_frames.framed(sent.to_bytes(4) * 1000))
+            sent += 1
+        outbox.push(b"the end", 0)
+        for number in range(sent):
+            assert await client.next() == (BINARY, number.to_bytes(4) * 1000)
+        assert await client.next() == (BINARY, b"the end")
+        await eventually(lambda: outbox.fast is not None)
+        outbox.write_fast(wire_frames.framed(b"and more"))
+        assert await client.next() == (BINARY, b"and more")
+
+
+async def test_who_is_gone_while_written_to_leaves_the_room() -> None:
+    async with node() as server, joined(server) as client:
+        (member,) = server.room.members
+        outbox = member.socket.outbox
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *bytes(7)]))
+        client.writer.transport.abort()
+
+        def left() -> bool:
+            if outbox.fast is not None:
+                outbox.write_fast(wire_frames.framed(b"x"))
+            return not server.sockets
+
+        await eventually(left)
+        assert not server.room.members
+        assert outbox.fast is None
+
+
 async def test_who_is_closed_and_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framed, "CLOSE_SECONDS", 0.1)
     async with node() as server, joined(server, buffer_bytes=4096) as client:
@@ -389,17 +428,17 @@ async def test_who_says_good_bye_and_reads_nothing_is_cut_off(
 
 async def test_nothing_is_read_while_the_store_takes_no_more() -> None:
     async with node() as server, joined(server) as client:
-        writer, author = server.plait.writer, Author(1)
+        unsaved, author = server.plait.writer.unsaved, Author(1)
         (socket,) = server.sockets
-        writer._unsaved_bytes_max = -1
-        writer._count(0, 0)
-        assert writer.full
+        unsaved.bytes_max = -1
+        unsaved.measure()
+        assert unsaved.full
         client.frame(update(author.type("one ")))
         await eventually(lambda: socket._stopped)
         client.frame(update(author.type("two ")))
         client.frame(update(author.type("three")))
-        writer._unsaved_bytes_max = 1 << 20
-        writer._count(0, 0)
+        unsaved.bytes_max = 1 << 20
+        unsaved.measure()
         await eventually(lambda: text_of(server.room.document.encode()) == "one two three")
         await eventually(lambda: not socket._stopped)
 

@@ -78,6 +78,6 @@ async def test_only_this_machine_is_told() -> None:
 async def test_a_writer_that_is_full_is_a_limit_reached() -> None:
     plait = Plait(Settings(store="memory://", unsaved_mb=4))
     for full in (True, True, False, True):
-        plait.writer.full = full
+        plait.writer.unsaved.full = full
         plait._count_full(plait.writer.state)
     assert plait.counters.limits["unsaved_mb"] == 2

@@ -386,7 +386,7 @@ async def test_no_update_is_taken_while_too_much_is_unsaved(
     faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving() as (plait, client):
-        monkeypatch.setattr(plait.writer, "full", True)
+        monkeypatch.setattr(plait.writer.unsaved, "full", True)
         update = Author(2).type("x")
         response = await client.post("/api/docs/notes/updates", content=update, headers=UPDATE)
         assert error(response, 503)["code"] == "busy"

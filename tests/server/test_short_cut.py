@@ -37,8 +37,9 @@ class Socket(Outbox):
         self.sent.append(frame)
         return True
 
-    def _written(self, data: bytes) -> None:
+    def _written(self, data: bytes) -> int:
         self.sent.append(data[2 if data[1] < 126 else 4 :])  # without the header of a short frame
+        return len(data)
 
 
 class Typist:

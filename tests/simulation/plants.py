@@ -48,9 +48,10 @@ def failed_commits_forgotten() -> AbstractContextManager[Any]:
 
     def forget(self: writer.Writer, commit: Any) -> None:
         if not commit.cancelled() and commit.exception() is not None:
-            entries, self._in_flight, self._commit = self._in_flight, [], None
-            self._succeed(entries, [0] * sum(len(entry.updates) for entry in entries))
-            if not self._queue:
+            self._commit = None
+            entries = self.unsaved._in_flight
+            self.unsaved.succeed([0] * sum(len(entry.updates) for entry in entries))
+            if not self.unsaved.waiting:
                 self._work.clear()
             return
         settle(self, commit)
