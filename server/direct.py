@@ -16,7 +16,7 @@ with two tasks a socket. What those tasks would wait for is done here by being c
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from plait.server.connection import Connection
@@ -27,7 +27,6 @@ from plait.server.leases import Lease
 from plait.server.limits import Limits
 from plait.server.outbox import FAST_BYTES_MAX, Outbox
 from plait.server.pump import Visit
-from plait.server.sending import BorrowedSocket, borrowed_socket
 from plait.server.turns import ration
 from plait.server.wire.frames import (
     FAST_FIRST,
@@ -63,32 +62,26 @@ JOINED_BYTES: Final = 256 << 10
 class DirectOutbox(Outbox):
     """An outbox that writes to the transport, and queues only what the transport does not take."""
 
-    __slots__ = ("_fast", "_socket", "_transport", "_unwritten")
+    __slots__ = ("_unwritten", "_write", "_write_buffer_size", "_writelines")
 
     def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
         super().__init__(limits, wake)
         self._unwritten = 0
-        self._transport: asyncio.Transport | None = None
-        self._socket: BorrowedSocket | None = None
-        self._fast: Callable[[bytes], int] | None = None
+        self._write: Callable[[bytes], object] = _nothing_left
+        self._writelines: Callable[[Sequence[bytes]], object] = _nothing_left
+        self._write_buffer_size: Callable[[], int] = int
 
     def connect(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
-        self._transport = transport
-        self._socket = borrowed_socket(transport)
-        if self._socket is not None:
-            self._fast = self.fast = self._socket.send
-            # From now on, or at once, `block` is called as soon as the transport holds anything.
-            transport.set_write_buffer_limits(0)
-        else:
-            self._fast = self.fast = self._pass_on
+        self._write = self.fast = transport.write
+        self._writelines = transport.writelines
+        self._write_buffer_size = transport.get_write_buffer_size
 
     def disconnect(self) -> None:
-        """Let go of the transport, which refers back, before it closes its socket."""
-        self.fast = self._fast = self._transport = None
-        if self._socket is not None:
-            self._socket.detach()
-            self._socket = None
+        """Let go of the transport, which refers back: it is gone."""
+        self.fast = None
+        self._write = self._writelines = _nothing_left
+        self._write_buffer_size = int
 
     def block(self) -> None:
         """Queue from now on."""
@@ -96,58 +89,43 @@ class DirectOutbox(Outbox):
 
     def unblock(self) -> None:
         """Write again; nothing may be queued."""
-        self.fast = self._fast
+        self.fast = self._write
 
     def push(self, frame: bytes, now: float) -> bool:
         """Write a frame, or queue it unless lagging; return whether the reader will get it."""
         if self.fast is None:
             return super().push(frame, now)
-        self._give(frame)
+        self.write(frame)
         return True
 
     def push_presence(self, frame: bytes, now: float) -> bool:
         """Write a frame, or queue it unless much else is queued."""
         if self.fast is None:
             return super().push_presence(frame, now)
-        self._give(frame)
+        self.write(frame)
         return True
-
-    def _give(self, frame: bytes) -> None:
-        if len(frame) <= FAST_BYTES_MAX:
-            self.write_fast(framed(frame))
-        else:
-            self.write(frame)
 
     def write(self, frame: bytes) -> None:
         """Give a frame to the transport."""
-        if self._transport is None:
-            return
         if len(frame) <= FAST_BYTES_MAX:
-            self._transport.write(framed(frame))
+            self._write(framed(frame))
         else:
-            self._transport.writelines((header(len(frame)), frame))
-
-    def rest(self, data: bytes) -> None:
-        """Give the transport what the kernel did not take; it knows what to do about a connection
-        that is broken as well.
-        """
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def _pass_on(self, data: bytes) -> int:
-        self.rest(data)
-        return len(data)
+            self._writelines((header(len(frame)), frame))
 
     def overdue(self, now: float) -> bool:
         """Whether the reader had its time to catch up and did not. One that is still taking a large
         document has more time.
         """
         if self.lagging_since is not None:
-            unwritten = self._transport.get_write_buffer_size() if self._transport else 0
+            unwritten = self._write_buffer_size()
             if unwritten < self._unwritten:
                 self.lagging_since = now
             self._unwritten = unwritten
         return super().overdue(now)
+
+
+def _nothing_left(data: object) -> None:
+    """Write to nobody."""
 
 
 class Sockets:
@@ -276,8 +254,8 @@ class DirectSocket(FramedSocket):
 
     def ended(self) -> None:
         """Leave the room: the socket is gone."""
-        self._outbox.disconnect()
         self.slot.discard(self)
+        self._outbox.block()
         if self._waiting is not None:
             self._waiting.cancel()
         self.connection.lost()
@@ -285,6 +263,7 @@ class DirectSocket(FramedSocket):
         # Nothing refers to itself any more, so all of it goes now and not with the next look of
         # the garbage collector.
         self.connection.forget()
+        self._outbox.disconnect()
 
     def shutdown(self) -> None:
         """Close the socket: the server ends."""

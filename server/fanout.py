@@ -32,7 +32,7 @@ def fan_out(
     """
     encoded: list[bytes] = []
     frame = b""
-    codec, short, size, sent = None, False, 0, 0
+    codec, short, sent = None, False, 0
     others: list[tuple[Member, list[bytes]]] = []
     for member in members:
         if member is author or (authors is not None and member in authors):
@@ -44,14 +44,8 @@ def fan_out(
             encoded = frames[codec]
             short = len(encoded) == 1 and len(encoded[0]) <= FAST_BYTES_MAX
             frame = framed(encoded[0]) if short else b""
-            size = len(frame)
         if short and not member.waits_for_state and (fast := member.outbox.fast) is not None:
-            try:
-                taken = fast(frame)
-            except OSError:  # It takes nothing now, or is gone.
-                taken = 0
-            if taken != size:
-                member.outbox.rest(frame[taken:])
+            fast(frame)
             member.sent_at = now
             sent += 1
         else:

@@ -29,11 +29,10 @@ class Outbox:
         self._limits = limits
         self.wake = wake
         self._frames: deque[bytes] = deque()
-        self.fast: Callable[[bytes], int] | None = None
+        self.fast: Callable[[bytes], object] | None = None
         """Writes a frame of up to `FAST_BYTES_MAX` at once, in place of `push`, as long as there is
         no need to queue it. It takes a WebSocket frame, header and all (`wire.frames.framed`), so
-        that one is made for all who get it. Returns how many of its bytes were taken, or raises
-        `OSError`; what was not taken has to be given to `rest` at once.
+        that one is made for all who get it.
         """
         self.bytes = 0
         """What is queued."""
@@ -57,20 +56,6 @@ class Outbox:
     def push_presence(self, frame: bytes, now: float) -> bool:
         """Queue a frame unless much else is queued; return whether the reader will get it."""
         return self.bytes <= self._limits.outbox_bytes_high // 2 and self.push(frame, now)
-
-    def write_fast(self, data: bytes) -> None:
-        """Write a frame by `fast`, which must not be None."""
-        assert self.fast is not None
-        try:
-            taken = self.fast(data)
-        except OSError:  # It takes nothing now, or is gone.
-            taken = 0
-        if taken != len(data):
-            self.rest(data[taken:])
-
-    def rest(self, data: bytes) -> None:
-        """See to it that the reader gets what `fast` did not take."""
-        raise NotImplementedError
 
     def take(self) -> bytes | None:
         """Return the next frame to send, or None."""

@@ -155,9 +155,9 @@ class Saving:
             member.unacknowledged -= sum(each.count for each in changes)
             if member not in members:
                 continue
-            frame = changes[0].frame
-            if len(changes) == 1 and frame and member.outbox.fast and not member.behind:
-                member.outbox.write_fast(framed(frame))
+            fast, frame = member.outbox.fast, changes[0].frame
+            if len(changes) == 1 and frame and fast is not None and not member.behind:
+                fast(framed(frame))
                 member.sent_at = now
                 self._counters.frames_sent += 1
                 self._counters.bytes_sent += len(frame)

@@ -91,7 +91,7 @@ LAYERS = (
     "server.following server.source",
     "server.hub",
     # The network: sockets, then REST, then the application.
-    "server.framed server.sending",
+    "server.framed",
     "server.listing server.metrics server.proxies server.pump server.watch",
     "server.handover",
     "server.incoming",

@@ -1,7 +1,6 @@
 """Sockets without tasks: what a client may do to one, and what happens to the others meanwhile."""
 
 import gc
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +17,6 @@ from plait.server.errors import PlaitError
 from plait.server.outbox import FAST_BYTES_MAX
 from plait.server.room import Room
 from plait.server.settings import Settings
-from plait.server.wire import frames as wire_frames
 from tests.support import frames
 from tests.support.authors import Author, text_of
 from tests.support.deadlines import eventually
@@ -316,43 +314,6 @@ async def test_who_does_not_read_is_queued_for_and_gets_one_diff_at_last() -> No
             await eventually(lambda: outbox.lagging_since is None)
             await other.send(typed := update(author.type("z")))
             assert await client.next() == (BINARY, typed)
-
-
-async def test_what_the_kernel_does_not_take_follows_in_order() -> None:
-    async with node() as server, joined(server, buffer_bytes=4096) as client:
-        (member,) = server.room.members
-        outbox = member.socket.outbox
-        assert isinstance(outbox, DirectOutbox)
-        assert outbox._socket is not None
-        sent = 0
-        while outbox.fast is not None:
-            outbox.write_fast(wire_frames.framed(sent.to_bytes(4) * 1000))
-            sent += 1
-        outbox.push(b"the end", 0)
-        for number in range(sent):
-            assert await client.next() == (BINARY, number.to_bytes(4) * 1000)
-        assert await client.next() == (BINARY, b"the end")
-        await eventually(lambda: outbox.fast is not None)
-        outbox.write_fast(wire_frames.framed(b"and more"))
-        assert await client.next() == (BINARY, b"and more")
-
-
-async def test_who_is_gone_while_written_to_leaves_the_room() -> None:
-    async with node() as server, joined(server) as client:
-        (member,) = server.room.members
-        outbox = member.socket.outbox
-        sock = client.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *bytes(7)]))
-        client.writer.transport.abort()
-
-        def left() -> bool:
-            if outbox.fast is not None:
-                outbox.write_fast(wire_frames.framed(b"x"))
-            return not server.sockets
-
-        await eventually(left)
-        assert not server.room.members
-        assert outbox.fast is None
 
 
 async def test_who_is_closed_and_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,9 +37,8 @@ class Socket(Outbox):
         self.sent.append(frame)
         return True
 
-    def _written(self, data: bytes) -> int:
+    def _written(self, data: bytes) -> None:
         self.sent.append(data[2 if data[1] < 126 else 4 :])  # without the header of a short frame
-        return len(data)
 
 
 class Typist:
