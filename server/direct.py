@@ -230,8 +230,8 @@ class DirectSocket(FramedSocket):
         first = [answer]
         while (frame := self.connection.take()) is not None:
             first.append(framed(frame))
-        transport.write(b"".join(first))
         self._outbox.connect(transport)
+        transport.write(b"".join(first))
         self._visit.attach(self.connection)
 
     def refused(self, error: PlaitError) -> None:
