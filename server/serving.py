@@ -83,9 +83,9 @@ class _Server(uvicorn.Server):
         self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        settle()  # which takes 20 ms: before anybody can be kept waiting by it
         await super().startup(sockets)
         if self.started:
-            settle()
             print(f"Plait serves {self._url}", flush=True)
 
     @contextmanager

@@ -42,7 +42,7 @@ def hits(watching: Watch) -> dict[str, int]:
 
 def watched(watching: Watch) -> int:
     """Return how many connections are watched for anything."""
-    return sum(map(len, (watching._heads, watching._bodies, watching._responses)))
+    return len(watching._heads) + len(watching._bodies) + len(watching._responses)
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
