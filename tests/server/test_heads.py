@@ -2,49 +2,12 @@
 is.
 """
 
-from typing import Any
-
-import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait.server.heads import HEADERS_MAX, handshake
-
-NEEDED = [
-    "Host: localhost:8000",
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-]
-
-
-def head(target: str = "/ws/room", lines: list[str] = NEEDED) -> bytes:
-    return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
-
-
-class _Parsed:
-    """What httptools tells of a request: what uvicorn goes by."""
-
-    def __init__(self, data: bytes) -> None:
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.ended = False
-        self.parser = httptools.HttpRequestParser(self)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self.ended = True
+from tests.support.heads import NEEDED, as_parsed, head
 
 
 def test_a_handshake_is_recognised() -> None:
@@ -125,7 +88,4 @@ def test_what_is_recognised_is_what_the_parser_reads(
     found = handshake(data)
     if found is None:
         return
-    parsed: Any = _Parsed(data)
-    assert parsed.ended and parsed.parser.should_upgrade()
-    assert parsed.parser.get_method() == b"GET" and parsed.parser.get_http_version() == "1.1"
-    assert found == (parsed.url, parsed.headers)
+    assert found == as_parsed(data)

@@ -163,8 +163,8 @@ async def test_a_client_that_leaves_gives_its_place_back(sockets: str) -> None:
 
 def _refusals(plait: Plait) -> refusal.Refusals:
     for route in plait.asgi.routes:
-        endpoint = getattr(getattr(route, "endpoint", None), "__self__", None)
-        found = getattr(endpoint, "_refusals", None)
+        entrance = getattr(route, "endpoint", None)
+        found = getattr(getattr(entrance, "_endpoint", None), "_refusals", None)
         if isinstance(found, refusal.Refusals):
             return found
     raise AssertionError("there is no endpoint")
