@@ -274,6 +274,7 @@ class HandOver:
             log.exception("the application failed in a WebSocket handshake")
         finally:
             self.server_state.tasks.discard(cast(Any, self._task))
+            self._task = None  # or both refer to each other, until the collector comes by
         if not self._answered:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"the server failed")
 
