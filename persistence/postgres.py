@@ -113,6 +113,11 @@ class PostgresStore:
         """Commit updates in one transaction."""
         if not updates:
             return ()
+        seqs = await self._connections.attempt(
+            partial(self._appender.append_known, updates=updates)
+        )
+        if seqs:
+            return seqs
         appended = await self._connections.write(partial(self._appender.append, updates=updates))
         self._appender.know(appended.ids)
         return appended.seqs

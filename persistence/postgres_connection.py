@@ -44,12 +44,13 @@ _LIMITS = f"""
     SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'
 """
 
-BEGIN_WRITING = f"""
-    BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS};
+DURABLE = """
     SELECT set_config('synchronous_commit', 'on', true)
         WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
 """A commit that is told has to be on the disk, whatever the server's default is."""
+
+BEGIN_WRITING = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {DURABLE}"
 
 BEGIN_READING = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_LIMITS}"
 
@@ -196,6 +197,21 @@ class Connections:
         how = self.transaction(begin) if begin else self.session()
         async with how as session:
             return await work(session)
+
+    async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T | None:
+        """Run work that is one statement, and so a transaction by itself; return None if it can't
+        be, or got in another's way.
+        """
+        if not self._address.statement_cache:  # See `read`.
+            return None
+        with translated(self._address.url):
+            try:
+                async with self.session() as session:
+                    return await work(session)
+            except asyncpg.PostgresError as error:
+                if not is_conflict(error):
+                    raise
+        return None
 
     async def write(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run work in one transaction; again if it got in another's way, but not if it was lost.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from plait.persistence import postgres_outbox
 from plait.persistence.announcing import Announcer
-from plait.persistence.postgres_connection import Session
+from plait.persistence.postgres_connection import DURABLE, Session
 from plait.persistence.store import (
     DELETED,
     UNDELETED,
@@ -40,7 +40,8 @@ _APPEND = """
     WITH numbered AS (
         SELECT nextval('plait.seqs') AS seq, added.* FROM (
             SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[])
-                WITH ORDINALITY AS given (document, bytes, who, at_ms, place) ORDER BY place
+                WITH ORDINALITY AS given (document, bytes, who, at_ms, place)
+            WHERE true ORDER BY place
         ) AS added
     ), inserted AS (
         INSERT INTO plait.updates (document, seq, writer, bytes, who, at_ms)
@@ -58,6 +59,25 @@ _APPEND = """
         WHERE id = document
     )
     SELECT seq FROM numbered ORDER BY place
+"""
+
+_APPEND_KNOWN = _APPEND.replace(
+    "WITH numbered AS",
+    f"""
+    WITH durable AS ({DURABLE}), locked AS (
+        SELECT deleted_ms FROM plait.documents
+        WHERE id = ANY($6::bigint[]) ORDER BY id FOR NO KEY UPDATE
+    ), there AS (
+        SELECT count(*) FILTER (WHERE deleted_ms IS NULL) AS documents,
+            (SELECT count(*) FROM durable) AS settings
+        FROM locked
+    ), numbered AS""",
+).replace(
+    "WHERE true",
+    "WHERE (SELECT documents = cardinality($6) AND settings >= 0 FROM there)",
+)
+"""The same for documents that are locked by it, if all of them are there; else it does nothing. The
+condition names no row, so it is known, and the locks are held, before the first number is taken.
 """
 
 
@@ -83,6 +103,20 @@ class Appender:
         self._announcer = announcer
         self._ids: dict[str, int] = {}
 
+    async def append_known(self, session: Session, updates: Sequence[Update]) -> Sequence[int]:
+        """Append updates by one statement; return no numbers if that was not possible.
+
+        People type in documents that this node has loaded, so this is the usual way. What a commit
+        takes a node is mostly its messages to the server and back.
+        """
+        known = {update.document: self._ids.get(update.document) for update in updates}
+        if None in known.values() or self._announcer.kinds:
+            return ()
+        rows = await session.fetch(
+            _APPEND_KNOWN, *_columns(updates, known), self._writer, list(known.values())
+        )
+        return [row["seq"] for row in rows]
+
     async def append(self, session: Session, updates: Sequence[Update]) -> Appended:
         """Append updates in a transaction.
 
@@ -94,14 +128,7 @@ class Appender:
             first.setdefault(update.document, update.at_ms)
         made: set[str] = set()
         ids = await self._lock(session, first, made)
-        rows = await session.fetch(
-            _APPEND,
-            [ids[update.document] for update in updates],
-            [update.update for update in updates],
-            [update.who.encode() for update in updates],
-            [update.at_ms for update in updates],
-            self._writer,
-        )
+        rows = await session.fetch(_APPEND, *_columns(updates, ids), self._writer)
         if self._announcer.kinds:
             times = _times(updates)
             await postgres_outbox.announce_append(session, times, made, self._announcer)
@@ -190,6 +217,18 @@ class Appender:
         if len(rows) < len(new):  # another node was faster
             ids.update(await _ids_of(session, [name for name in new if name not in ids]))
         return ids
+
+
+def _columns(
+    updates: Sequence[Update], ids: Mapping[str, int | None]
+) -> tuple[Sequence[object], ...]:
+    """Return the first arguments of `_APPEND`."""
+    return (
+        [ids[update.document] for update in updates],
+        [update.update for update in updates],
+        [update.who.encode() for update in updates],
+        [update.at_ms for update in updates],
+    )
 
 
 def _times(updates: Sequence[Update]) -> Mapping[str, tuple[int, int]]:

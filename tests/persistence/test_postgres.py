@@ -408,7 +408,55 @@ async def test_commits_wait_for_the_disk_whatever_the_default_is(
     async with store._connections.transaction(postgres_connection.BEGIN_WRITING) as session:
         row = await session.first("SELECT current_setting('synchronous_commit')")
     assert row is not None and row[0] == used
+    await store.append([update("a", "1")])
+    schema = schema_of(url)
+    await postgres_server.execute(f"CREATE TABLE {schema}.seen (setting text)")
+    await postgres_server.execute(
+        f"""
+        CREATE FUNCTION {schema}.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO {schema}.seen VALUES (current_setting('synchronous_commit'));
+            RETURN NULL;
+        END $$
+        """
+    )
+    await postgres_server.execute(
+        f"""
+        CREATE CONSTRAINT TRIGGER see AFTER INSERT ON {schema}.updates
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.see()
+        """
+    )  # It is called as the transaction is about to be committed.
+    await store.append([update("a", "2")])
+    assert await postgres_server.fetch(f"SELECT setting FROM {schema}.seen") == [(used,)]
     await store.close()
+
+
+async def test_what_is_appended_to_known_documents_takes_one_message(
+    store: PostgresStore, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await store.append([update("b", "1"), update("a", "1")])
+    await other.load("b")
+    with monkeypatch.context() as patched:
+        patched.setattr(store._connections, "write", None)
+        second = await store.append([update("a", "2"), update("b", "2"), update("a", "3")])
+    with monkeypatch.context() as patched:
+        patched.setattr(other._connections, "write", None)
+        third = await other.append([update("b", "3")])
+    seqs = [*first, *second, *third]
+    assert seqs == sorted(set(seqs))
+    assert [row.update for row in (await store.load("a")).updates] == [b"1", b"2", b"3"]
+    assert [row.update for row in (await store.load("b")).updates] == [b"1", b"2", b"3"]
+    assert list(await store.check()) == []
+
+
+async def test_of_what_is_appended_to_known_documents_all_is_refused_if_one_was_deleted(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await store.append([update("a", "1"), update("b", "1")])
+    await other.delete("b", 1)
+    with pytest.raises(DocumentDeleted):
+        await store.append([update("a", "2"), update("b", "2")])
+    assert len((await store.load("a")).updates) == 1
+    assert list(await store.check()) == []
 
 
 async def test_what_no_replica_has_is_not_acknowledged_if_one_has_to(
