@@ -22,6 +22,7 @@ COMPILED = (
     "server/intake.py",
     "server/capacity.py",
     "server/changes.py",
+    "server/cluster.py",
     "server/connection.py",
     "server/direct.py",
     "server/document.py",

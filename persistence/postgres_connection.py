@@ -201,6 +201,9 @@ class Connections:
     async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T | None:
         """Run work that is one statement, and so a transaction by itself; return None if it can't
         be, or got in another's way.
+
+        The server sets it no limit: it holds locks only while it runs. asyncpg cancels it after
+        `ANSWER_SECONDS`; if that is lost too, it is committed later, as any lost commit may be.
         """
         if not self._address.statement_cache:  # See `read`.
             return None

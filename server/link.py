@@ -9,9 +9,9 @@ Rules:
 2. A room that is opened, comes back to the relay or was loaded anew says hello: what it has.
    Whoever has more answers it alone. A hello shows as well what the asker has and we have not: we
    ask it.
-3. What was said is told to be saved by the next message, or by one of its own after a second. That
-   shows a loss too, if it was the last thing said. Half a minute after the last edit a hello does
-   it once more.
+3. What was said is told to be saved by the next message, or, once a second passes without an edit,
+   by one of its own. That shows a loss too, if it was the last thing said. Half a minute after the
+   last edit a hello does it once more.
 4. The node whose client made an update stores it; `plait.server.borrowed` says what if it dies.
 5. What is too large for the relay is looked for in the store, after its commit.
 6. Presence belongs to the node that told of it. Every answer holds all of that node's presence, so
@@ -241,10 +241,10 @@ class Link:
 
     def tick(self, now: float) -> bool:
         """Do what time demands; return whether there will be more to do."""
-        if self.saved > self._told_saved:
-            self._say(Kind.SAVED)
         if self._talked:
             self._talked, self._audit_at = False, now + AUDIT_SECONDS
+        elif self.saved > self._told_saved:
+            self._say(Kind.SAVED)
         if self._audit_at is not None and now >= self._audit_at and self.room.usable:
             self._audit_at = None
             self.hello(wants=False)

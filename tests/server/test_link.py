@@ -354,7 +354,7 @@ def test_what_was_typed_before_others_came_is_not_told_to_be_saved_too_early() -
     type_at(net, a, Author(2).type("after"))
     assert len(b.link.borrowed.rows()) == 2
     a.commit()
-    a.wait(1)
+    a.wait(2)
     assert not b.link.borrowed
 
 
@@ -572,7 +572,7 @@ def test_the_loss_of_the_last_message_shows_when_it_is_told_to_be_saved() -> Non
     net.heal()
     a.commit()
     assert b.text == ""
-    a.wait(1)
+    a.wait(2)
     assert b.text == "x"
     assert b.losses == 1
 
@@ -622,7 +622,7 @@ def test_a_deletion_travels_and_its_loss_is_healed_though_no_state_vector_shows_
     net.heal()
     assert b.text == "cdef"
     a.commit()
-    a.wait(1)
+    a.wait(2)
     assert b.text == "ef"
 
 
@@ -687,13 +687,29 @@ def test_what_a_node_has_stored_is_not_stored_again() -> None:
     first = ann.type("x")
     type_at(net, a, first)
     a.commit()
-    a.wait(1)
+    a.wait(2)
     assert not b.link.borrowed
     ben.hear(first)
     second = ben.type("y")
     type_at(net, b, second)
     b.link.gone(a.node)
     assert b.rows() == [("", second)]
+
+
+def test_while_edits_go_on_the_next_one_tells_what_is_saved() -> None:
+    net = Net()
+    a, b = net.node(), net.node()
+    ann = Author(1)
+    for _ in range(5):
+        type_at(net, a, ann.type("x"))
+        a.commit()
+        net.said()
+        a.wait(1)
+        assert net.said(Kind.SAVED) == []
+    assert len(b.link.borrowed.rows()) == 1, "all but the last"
+    a.wait(1)
+    assert len(net.said(Kind.SAVED)) == 1
+    assert not b.link.borrowed
 
 
 def test_when_too_much_is_unsaved_it_is_stored_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -789,7 +805,7 @@ def test_who_was_answered_lets_go_when_that_is_told_to_be_saved() -> None:
     assert b.link.borrowed
     a.commit()
     assert b.link.borrowed
-    a.wait(1)
+    a.wait(2)
     assert not b.link.borrowed
 
 
@@ -940,7 +956,7 @@ def test_nobody_is_told_by_an_answer_of_a_large_turn_that_is_not_stored(
     b = net.node()
     assert b.link.borrowed.rows() == [("", update)]
     a.commit()
-    a.wait(1)
+    a.wait(2)
     assert not b.link.borrowed
 
 
