@@ -92,6 +92,8 @@ class SimulatedRelay:
                 await asyncio.sleep(1)
                 continue
             await asyncio.sleep(self._chance.expovariate(self.faults.relay_cuts))
+            if not self.faults.relay_cuts:  # The world behaves by now.
+                continue
             self.switch(False)
             await asyncio.sleep(self._chance.expovariate(1))
             self.switch(True)

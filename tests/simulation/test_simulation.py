@@ -16,6 +16,7 @@ PAST = {
     130: "an editor without renewal for 15 s looked like a ghost (of the simulation)",
     513: "what was typed before others came was told to be saved by what was typed after",
     1088: "the same, beside commits that failed",
+    1316: "the relay was cut just before the end of a world that behaves (of the simulation)",
     1563: "an answer of another node held what was known, and told it to its author",
 }
 """Seeds that failed once."""
