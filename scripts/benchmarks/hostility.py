@@ -23,7 +23,7 @@ from plait.server.cli_bench import run_fast
 from plait.server.load import Load, Phase
 from plait.server.scenarios import Scenario
 from scripts.benchmarks.attackers import ATTACKS, KINDS, Field, attack
-from scripts.benchmarks.main import _pin, _raise_descriptors
+from scripts.benchmarks.main import pin, raise_descriptors
 from scripts.benchmarks.servers import BenchError, Server, plait
 
 GOOD = Scenario(rooms=50, clients=10, writers=2, rate=2)
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--role", choices=["good", "bad"], help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    _raise_descriptors()
+    raise_descriptors()
     if parsed.role == "good":
         return run_fast(_good(parsed))
     if parsed.role == "bad":
@@ -133,7 +133,7 @@ async def _bad(parsed: argparse.Namespace) -> int:
 async def _measure(parsed: argparse.Namespace) -> int:
     secret = secrets.token_hex(32)
     os.environ["HOSTILE_SECRET"] = secret
-    core = _pin()
+    core = pin()
     options = ["--token-secret", secret, "--log-level", "error", *parsed.plait_options]
     async with Server(plait(options), core) as server:
         await _role(parsed, server, "good", "--seconds", "2")  # To warm up.

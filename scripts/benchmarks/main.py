@@ -58,8 +58,8 @@ def main() -> int:
         if any(name != "pycrdt-websocket" for name in parsed.peer):
             install_peers()
         document = _document(parsed.document)
-        bench = Bench(_pin(), parsed.seconds, document, parsed.cluster_store)
-        _raise_descriptors()
+        bench = Bench(pin(), parsed.seconds, document, parsed.cluster_store)
+        raise_descriptors()
         outcomes = _measure(bench, kinds, parsed)
     except (BenchError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -181,7 +181,7 @@ def _one(bench: Bench, kind: Kind, measure: Measure) -> Figures:
         gc.collect()
 
 
-def _pin() -> int | None:
+def pin() -> int | None:
     """Leave one processor to the servers, and take another; return that of the servers."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2 or shutil.which("taskset") is None:
@@ -192,7 +192,7 @@ def _pin() -> int | None:
     return cores[0]
 
 
-def _raise_descriptors() -> None:
+def raise_descriptors() -> None:
     """Let the servers have as many connections as this process may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -76,11 +76,11 @@ class Kind:
 
 
 @cache
-def compiled_place() -> str:
-    """Compile Plait's hot path, as its image has it, if there is a compiler; return where that is,
-    or nothing.
+def compiled_place(root: Path = HERE.parent.parent) -> str:
+    """Compile the hot path of a checkout's Plait, as its image has it, if there is a compiler;
+    return where that is, or nothing.
     """
-    command = [HERE.parent / "compile"]
+    command = [root / "scripts" / "compile"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -91,17 +91,32 @@ def plait(options: Sequence[str] = (), *, compiled: bool = True) -> Kind:
         options: further ones of `plait serve`.
         compiled: whether its hot path runs as C, if there is a compiler.
     """
-    place = compiled_place() if compiled else ""
+    return _plait(sys.executable, compiled_place() if compiled else "", options)
 
+
+def checkout(root: Path) -> Kind:
+    """Return Plait as it is in a checkout, which is installed and compiled for it.
+
+    Raises:
+        BenchError: it can't be.
+    """
+    try:
+        place = compiled_place(root)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BenchError(f"there is no Plait to be compiled in {root}: {error}") from None
+    return _plait(root / ".venv" / "bin" / "python", place, ())
+
+
+def _plait(python: str | Path, place: str, options: Sequence[str]) -> Kind:
     def command(port: int, folder: Path) -> Command:
         store = f"sqlite:///{folder / 'plait.db'}"
-        serve = [sys.executable, "-m", "plait.server", "serve"]
+        serve = [python, "-m", "plait.server", "serve"]
         variables = {"PYTHONPATH": place} if place else {}
         return [*serve, "--port", str(port), "--store", store, *options], variables
 
     def node(relay: str | None, store: str) -> Kind:
         relayed = [] if relay is None else ["--relay", relay]
-        return plait([*relayed, "--store", store, *options], compiled=compiled)
+        return _plait(python, place, [*relayed, "--store", store, *options])
 
     return Kind(PLAIT, command, stores=True, node=node)
 

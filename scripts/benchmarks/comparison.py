@@ -1,0 +1,115 @@
+"""`scripts/compare`: two versions of Plait under the same load at the same time on the same core.
+
+What one program takes differs by a third from minute to minute on a machine that others use, too,
+so that measuring in turn shows no difference below a tenth. What disturbs two servers on one core
+disturbs both, and their ratio stays within some hundredths.
+"""
+
+import argparse
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from plait.server.load import Phase
+from plait.server.scenarios import PRESETS
+from scripts.benchmarks import clusters
+from scripts.benchmarks.main import pin, raise_descriptors
+from scripts.benchmarks.runs import WARM_UP, Bench, Served, put
+from scripts.benchmarks.servers import HERE, BenchError, Kind, Server, checkout
+
+CLUSTER: Final = "cluster"
+SCENARIOS: Final = ("typing", "crowd", "tenk", CLUSTER)
+"""Those with a rate: two servers that go as fast as they can would take from each other."""
+SHARE: Final = 0.5
+"""Of a scenario's rate, for each of the two: both together keep the core as busy as one did."""
+
+
+def main() -> int:
+    """Compare, print, and return the exit code: 0, or 1 if there was nothing to compare."""
+    parsed = _parser().parse_args()
+    try:
+        here, there = checkout(HERE.parent.parent), checkout(parsed.other.resolve())
+        bench = Bench(pin(), parsed.seconds, b"", clusters.STORES[0])
+        raise_descriptors()
+        for scenario in parsed.scenario:
+            pairs = [
+                asyncio.run(_pair(bench, scenario, here, there, turned=bool(repeat % 2)))
+                for repeat in range(parsed.repeat)
+            ]
+            print(f"{scenario}: {told(pairs)}", flush=True)
+    except (BenchError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("compare: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/compare",
+        description="Puts the same load on Plait as it is here and in another checkout, at the same"
+        " time and on the same core, and compares the processor time that a delivery takes. See"
+        " docs/benchmarks.md.",
+    )
+    parser.add_argument("other", type=Path, help="another checkout; it is installed and compiled")
+    parser.add_argument(
+        "--scenario",
+        nargs="+",
+        choices=SCENARIOS,
+        default=["typing", "tenk", CLUSTER],
+        metavar="NAME",
+        help=f"of {', '.join(SCENARIOS)} (default: typing tenk cluster)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, metavar="N", help="of typing (default: 5)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=4, metavar="N", help="pairs of a scenario (default: 4)"
+    )
+    return parser
+
+
+async def _pair(
+    bench: Bench, name: str, here: Kind, there: Kind, *, turned: bool
+) -> tuple[float, float]:
+    """Return what a delivery takes here and there, in microseconds.
+
+    Args:
+        turned: the other one starts, and connects, first.
+    """
+    preset = PRESETS["typing" if name == CLUSTER else name]
+    scenario = replace(preset, seconds=bench.seconds, rate=preset.rate * SHARE)
+    kinds = (there, here) if turned else (here, there)
+    async with AsyncExitStack() as running:
+        servers: list[Served] = []
+        for kind in kinds:
+            server: Server | clusters.Cluster = (
+                clusters.Cluster(kind, 2, bench.core, bench.store)
+                if name == CLUSTER
+                else Server(kind, bench.core)
+            )
+            servers.append(await running.enter_async_context(server))
+            await put(bench, servers[-1], WARM_UP)
+        both = await asyncio.gather(*(put(bench, server, scenario) for server in servers))
+    if not all(seen.result.delivered for seen in both):
+        raise BenchError("nothing was delivered")
+    first, second = (
+        seen.cpu(Phase.CONNECTED, Phase.DONE) / seen.result.delivered * 1e6 for seen in both
+    )
+    return (second, first) if turned else (first, second)
+
+
+def told(pairs: list[tuple[float, float]]) -> str:
+    """Return the outcome of pairs in words: the medians, and the ratio of here to there."""
+    here, there = (median(side) for side in zip(*pairs, strict=True))
+    ratios = [one / other for one, other in pairs]
+    return (
+        f"{here:.1f} µs a delivery here, {there:.1f} there; of {len(pairs)} pairs the ratio is "
+        f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    )
