@@ -210,11 +210,13 @@ MAY_SLEEP = {
     # Waits for what is awaited, up to a deadline, so that no test has to guess how long it takes.
     "tests/support/deadlines.py",
     # Time is virtual there, and passes at once.
-    "tests/persistence/test_writer.py",
+    "tests/persistence/test_writer_closing.py",
+    "tests/persistence/test_writer_commits.py",
     "tests/simulation/editors.py",
     "tests/simulation/network.py",
     "tests/simulation/storage.py",
     "tests/simulation/world.py",
+    "tests/support/writing.py",
 }
 
 

@@ -83,3 +83,12 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    """A PostgreSQL store in a schema of its own."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    yield store
+    await store.close()

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import asyncpg
 
+from plait.persistence.postgres_address import parse
 from tests.support.deadlines import eventually
 from tests.support.server import free_port
 
@@ -153,6 +154,11 @@ class PostgresServer:
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(each) for each in children.read_text().split()]
+
+
+def schema_of(url: str) -> str:
+    """Return the name of the schema that a store of this URL is in."""
+    return parse(url).schema
 
 
 def _initialized() -> Path:
