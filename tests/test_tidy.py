@@ -255,6 +255,17 @@ def imports(module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name if name.removeprefix(PREFIX) in sources() else base
 
 
+@cache
+def files_of_tests() -> dict[str, Path]:
+    """Return every file below tests by its path; what is in tests/node is JavaScript, or npm's."""
+    found = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith("tests/node/"):
+            found[name] = path
+    return found
+
+
 def libraries(module: str) -> set[str]:
     """Return the top-level names of what a module imports."""
     return {name.partition(".")[0] for _, name in imports(module)}
@@ -324,6 +335,15 @@ def test_modules_are_short_and_say_what_they_are(module: str) -> None:
     assert ast.get_docstring(tree(sources()[module])), f"{module} has no docstring"
 
 
+def test_files_of_tests_are_short() -> None:
+    problems = []
+    for name, path in files_of_tests().items():
+        lines = len(path.read_text().splitlines())
+        if lines > MODULE_LINES_MAX:
+            problems.append(f"{name} has {lines} lines: split it")
+    assert not problems, "\n".join(problems)
+
+
 def test_every_package_is_in_the_wheel() -> None:
     # setuptools says nothing of a package that isn't listed, and leaves it out.
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
@@ -338,9 +358,8 @@ def test_package_says_that_it_is_typed(package: str) -> None:
 
 def test_no_test_sleeps() -> None:
     problems = []
-    for path in sorted((ROOT / "tests").rglob("*.py")):
-        name = path.relative_to(ROOT).as_posix()
-        if name in MAY_SLEEP or name.startswith("tests/node/"):
+    for name, path in files_of_tests().items():
+        if name in MAY_SLEEP:
             continue
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep":

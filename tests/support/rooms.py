@@ -13,7 +13,8 @@ from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
 from plait.server.room import Room
-from plait.server.wire.messages import Message
+from plait.server.wire.messages import AwarenessUpdate, Message
+from plait.server.wire.presence import Entry, decode_presence, encode_presence
 from plait.server.wire.update import Id
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.clock import FakeClock
@@ -183,3 +184,14 @@ class Rig:
         soon, self._soon = self._soon, []
         for call in soon:
             call()
+
+
+def told(client: int, clock: int, state: bytes | None = b"{}") -> AwarenessUpdate:
+    """Return a message that tells of one client's presence."""
+    return AwarenessUpdate(encode_presence([Entry(client, clock, state)]))
+
+
+def presence(message: Message) -> list[Entry]:
+    """Return what a message tells of presence."""
+    assert isinstance(message, AwarenessUpdate)
+    return decode_presence(message.update, 100)
