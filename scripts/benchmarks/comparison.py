@@ -15,7 +15,7 @@ from statistics import median
 from typing import Final
 
 from plait.server.load import Phase
-from plait.server.scenarios import PRESETS
+from plait.server.scenarios import PRESETS, Scenario
 from scripts.benchmarks import clusters
 from scripts.benchmarks.main import pin, raise_descriptors
 from scripts.benchmarks.runs import WARM_UP, Bench, Served, put
@@ -24,8 +24,6 @@ from scripts.benchmarks.servers import HERE, BenchError, Kind, Server, checkout
 CLUSTER: Final = "cluster"
 SCENARIOS: Final = ("typing", "crowd", "tenk", CLUSTER)
 """Those with a rate: two servers that go as fast as they can would take from each other."""
-SHARE: Final = 0.5
-"""Of a scenario's rate, for each of the two: both together keep the core as busy as one did."""
 
 
 def main() -> int:
@@ -83,8 +81,7 @@ async def _pair(
     Args:
         turned: the other one starts, and connects, first.
     """
-    preset = PRESETS["typing" if name == CLUSTER else name]
-    scenario = replace(preset, seconds=bench.seconds, rate=preset.rate * SHARE)
+    scenario = half(replace(PRESETS["typing" if name == CLUSTER else name], seconds=bench.seconds))
     kinds = (there, here) if turned else (here, there)
     async with AsyncExitStack() as running:
         servers: list[Served] = []
@@ -103,6 +100,13 @@ async def _pair(
         seen.cpu(Phase.CONNECTED, Phase.DONE) / seen.result.delivered * 1e6 for seen in both
     )
     return (second, first) if turned else (first, second)
+
+
+def half(scenario: Scenario) -> Scenario:
+    """Return half of a scenario, so that two keep the core as busy as one did."""
+    if scenario.rooms > 1:
+        return replace(scenario, rooms=scenario.rooms // 2)
+    return replace(scenario, rate=scenario.rate / 2)
 
 
 def told(pairs: list[tuple[float, float]]) -> str:

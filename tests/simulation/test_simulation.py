@@ -6,7 +6,7 @@ from tests.simulation.faults import Chance, Faults
 from tests.simulation.plants import PLANTS
 from tests.simulation.world import Violation, simulate
 
-SEEDS = 240
+SEEDS = 200
 SEEDS_A_TEST = 20
 PLANTED_SEEDS_MAX = 100
 """One of so many seeds has to find a planted bug."""
