@@ -1,4 +1,5 @@
-"""`scripts/compare`: two versions of Plait under the same load at the same time on the same core.
+"""`scripts/compare`: Plait beside another version of it, or a peer, under the same load at the same
+time on the same core.
 
 What one program takes differs by a third from minute to minute on a machine that others use, too,
 so that measuring in turn shows no difference below a tenth. What disturbs two servers on one core
@@ -19,7 +20,15 @@ from plait.server.scenarios import PRESETS, Scenario
 from scripts.benchmarks import clusters
 from scripts.benchmarks.main import pin, raise_descriptors
 from scripts.benchmarks.runs import WARM_UP, Bench, Served, put
-from scripts.benchmarks.servers import HERE, BenchError, Kind, Server, checkout
+from scripts.benchmarks.servers import (
+    HERE,
+    PEERS,
+    BenchError,
+    Kind,
+    Server,
+    checkout,
+    install_peers,
+)
 
 CLUSTER: Final = "cluster"
 SCENARIOS: Final = ("typing", "crowd", "tenk", CLUSTER)
@@ -30,13 +39,13 @@ def main() -> int:
     """Compare, print, and return the exit code: 0, or 1 if there was nothing to compare."""
     parsed = _parser().parse_args()
     try:
-        here, there = checkout(HERE.parent.parent), checkout(parsed.other.resolve())
+        here, there = checkout(HERE.parent.parent), _other(parsed.other)
         bench = Bench(pin(), parsed.seconds, b"", clusters.STORES[0])
         raise_descriptors()
         for scenario in parsed.scenario:
             pairs = [
                 asyncio.run(_pair(bench, scenario, here, there, turned=bool(repeat % 2)))
-                for repeat in range(parsed.repeat)
+                for repeat in range(max(1, parsed.repeat))
             ]
             print(f"{scenario}: {told(pairs)}", flush=True)
     except (BenchError, OSError) as error:
@@ -48,14 +57,25 @@ def main() -> int:
     return 0
 
 
+def _other(name: str) -> Kind:
+    """Return what is compared with: a peer by its name, or Plait of another checkout."""
+    if name not in PEERS:
+        return checkout(Path(name).resolve())
+    install_peers()
+    return PEERS[name]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/compare",
-        description="Puts the same load on Plait as it is here and in another checkout, at the same"
+        description="Puts the same load on Plait as it is here and on another server, at the same"
         " time and on the same core, and compares the processor time that a delivery takes. See"
         " docs/benchmarks.md.",
     )
-    parser.add_argument("other", type=Path, help="another checkout; it is installed and compiled")
+    parser.add_argument(
+        "other",
+        help=f"another checkout, which is installed and compiled, or one of {', '.join(PEERS)}",
+    )
     parser.add_argument(
         "--scenario",
         nargs="+",
