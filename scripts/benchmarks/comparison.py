@@ -40,6 +40,8 @@ def main() -> int:
     parsed = _parser().parse_args()
     try:
         here, there = checkout(HERE.parent.parent), _other(parsed.other)
+        if there.node is None and CLUSTER in parsed.scenario:
+            raise BenchError(f"{there.name} has no nodes; name scenarios but {CLUSTER}: --scenario")
         bench = Bench(pin(), parsed.seconds, b"", clusters.STORES[0])
         raise_descriptors()
         for scenario in parsed.scenario:
@@ -48,6 +50,9 @@ def main() -> int:
                 for repeat in range(max(1, parsed.repeat))
             ]
             print(f"{scenario}: {told(pairs)}", flush=True)
+            for note in dict.fromkeys(bench.notes):  # Who could not connect was no load.
+                print(f"compare: {scenario}: {note}", file=sys.stderr)
+            bench.notes.clear()
     except (BenchError, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
