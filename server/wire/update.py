@@ -61,8 +61,9 @@ _XML_TEXT: Final = 6
 Id = tuple[int, int]
 """(client, clock) of a struct, or of one place within it."""
 
-Runs = list[tuple[int, int, int]]
-"""(client, first clock, end clock) of unbroken runs of structs."""
+Run = tuple[int, int, int]
+"""(client, first clock, end clock) of an unbroken run of structs."""
+Runs = list[Run]
 
 
 class Shape(NamedTuple):
