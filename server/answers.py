@@ -92,9 +92,6 @@ class Host(Protocol):
     def catch_up(self, member: Member) -> None:
         """Bring a member up to date, if that is possible now."""
 
-    def ask(self, member: Member) -> None:
-        """Ask a member for what it has."""
-
     def rebuild(self) -> None:
         """Load the document anew."""
 
@@ -198,8 +195,6 @@ class Answers:
             state_vector = encode_state_vector(member.lagging_from)
             member.lagging_from = None
             self.send_missing(member, state_vector, now)
-        if member.session.held:
-            self._room.ask(member)
         if member.missed_presence:
             member.missed_presence = False
             member.send_presence(self._room.awareness.states(), now)

@@ -37,6 +37,7 @@ from plait.server.errors import (
     UpdateRefused,
 )
 from plait.server.hub import Hub
+from plait.server.intake import Receipt
 from plait.server.listing import readable
 from plait.server.negotiation import disposition, has, wanted_state_vector, wants_json
 from plait.server.openapi import (
@@ -55,6 +56,7 @@ from plait.server.origins import Origins
 from plait.server.rest import Bodies, Busy, Call, Rest
 from plait.server.rights import Rights
 from plait.server.room import Room
+from plait.server.update_report import report
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 
 log = logging.getLogger(__name__)
@@ -211,13 +213,13 @@ class Api:
         state = await self._bodies.read(call.request)
         if state in NOTHING:
             raise _nothing()
-        changed = await self._apply(call, state, create=not merge)
+        receipt = await self._apply(call, state, create=not merge)
         self._note("document.imported", call, merged=there)
         if there:
-            return JSONResponse({"changed": changed})
-        if not changed:
+            return JSONResponse(_change(receipt))
+        if not receipt.changed:
             raise _nothing()
-        info = self._shown(call.name, await self._existing(call.name))
+        info = self._shown(call.name, await self._existing(call.name)) | _left_out(receipt)
         return JSONResponse(info, 201, {"location": f"/api/docs/{quote(call.name, safe='')}"})
 
     @_serves(
@@ -326,8 +328,9 @@ class Api:
             "/api/docs/{name}/updates",
             "Apply an update to a document",
             {200: Answer("It is applied and stored.", content("Change", {"changed": True}))},
-            "The document need not exist before. Sending an update twice does no harm.",
-            takes="A Yjs update (version 1) that builds upon nothing the document does not hold.",
+            "The document need not exist before. Sending an update twice does no harm. What builds "
+            "on structs that the document lacks is left out, and the answer says so.",
+            takes="A Yjs update (version 1).",
             errors={410: "The document was deleted."},
             needs=Access.WRITE,
         )
@@ -337,7 +340,7 @@ class Api:
         update = await self._bodies.read(call.request)
         if not update:
             raise UpdateRefused("the body is empty; send a Yjs update")
-        return JSONResponse({"changed": await self._apply(call, update)})
+        return JSONResponse(_change(await self._apply(call, update)))
 
     # The description
 
@@ -415,8 +418,8 @@ class Api:
                 raise RoomUnavailable("the document was deleted or can't be loaded now; try again")
             yield room
 
-    async def _apply(self, call: Call, update: bytes, *, create: bool = False) -> bool:
-        """Apply an update and wait for the commit; return whether it changed anything.
+    async def _apply(self, call: Call, update: bytes, *, create: bool = False) -> Receipt:
+        """Apply what is ready of an update, wait for the commit, and return what became of it.
 
         Args:
             create: only if nothing is in the document.
@@ -462,6 +465,14 @@ def _in_the_way() -> DocumentInTheWay:
     return DocumentInTheWay(
         "there is a document of that name; merge into it with PUT …?merge=true, or delete it"
     )
+
+
+def _left_out(receipt: Receipt) -> Json:
+    return report(receipt.left_bytes, receipt.missing, receipt.shadowed)
+
+
+def _change(receipt: Receipt) -> Json:
+    return {"changed": receipt.changed, **_left_out(receipt)}
 
 
 def _nothing() -> UpdateRefused:

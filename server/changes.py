@@ -1,6 +1,5 @@
 """What a room does with an update that was applied: who hears of it, and what goes into the log."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
@@ -8,10 +7,10 @@ from typing import Final, Protocol
 from plait.persistence import StoreError, Update
 from plait.server.cutting import Cut
 from plait.server.errors import DocumentBroken
-from plait.server.intake import Upload
+from plait.server.intake import Commitment, Upload
 from plait.server.member import Member
 from plait.server.updates import merge
-from plait.server.wire.update import Shape, continued
+from plait.server.wire.update import Run, Shape, continued
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +18,6 @@ MERGE_BYTES_MAX: Final = 64 << 10
 """Updates of one turn are merged up to this size; above it, merging costs more than sending one by
 one.
 """
-
-Run = tuple[int, int, int]
-"""A client, and the first and the end clock of its structs in an update."""
 
 
 class Clock(Protocol):
@@ -52,7 +48,7 @@ class Change:
     Args:
         news: whether it changed the document, so that others have to hear of it.
         append: whether it is not in the log yet.
-        committed: told when it is.
+        commitment: told when it is.
         parts: what is logged instead of the update, if it is large, so that loading it stops
             nobody.
         echo: what its author is sent when it is committed, if that is more than the others are
@@ -64,7 +60,7 @@ class Change:
     __slots__ = (
         "append",
         "author",
-        "committed",
+        "commitment",
         "count",
         "echo",
         "frame",
@@ -83,7 +79,7 @@ class Change:
         who: str = "",
         news: bool = True,
         append: bool = True,
-        committed: "asyncio.Future[bool] | None" = None,
+        commitment: Commitment | None = None,
         parts: Sequence[bytes] = (),
         echo: bytes = b"",
         frame: bytes = b"",
@@ -94,7 +90,7 @@ class Change:
         self.who = who
         self.news = news
         self.append = append
-        self.committed = committed
+        self.commitment = commitment
         self.parts = parts
         self.echo = echo
         self.frame = frame
@@ -111,7 +107,7 @@ class Change:
             upload.who,
             news,
             news and upload.append,
-            upload.committed,
+            upload.commitment,
             [part for part, _ in cut.parts],
         )
 

@@ -22,7 +22,7 @@ from plait.server.errors import (
 )
 from plait.server.facts import Facts, facts
 from plait.server.recovery import append, documents, stored_or_deleted
-from plait.server.state import APART_SECONDS, rows_for, run_on, whole_state
+from plait.server.state import APART_SECONDS, Import, rows_for, run_on, whole_state
 from plait.server.terminal import (
     Misused,
     counted,
@@ -32,7 +32,9 @@ from plait.server.terminal import (
     time_json,
     time_text,
 )
+from plait.server.update_report import report
 from plait.server.updates import EMPTY_UPDATE
+from plait.server.wire.readiness import in_words
 
 PREVIEW_CHARACTERS = 300
 """Of each root's content."""
@@ -137,25 +139,41 @@ async def import_document(command: Command, name: str, source: str, *, merge: bo
             )
         stored = await store.load(name)
         try:
-            rows = await run_on(rows_for, stored, update, command.limits)
+            found = await run_on(rows_for, stored, update, command.limits)
         except UpdateRefused as error:
             raise UpdateRefused(
                 f"{source} can't be imported: {error} A Yjs update of version 1 is expected, "
                 "as `plait docs export` and Y.encodeStateAsUpdate write it."
             ) from None
+        rows = found.rows
         if info is None and (not rows or update == EMPTY_UPDATE):
             raise UpdateRefused(f"{source} has nothing in it")
         if rows:
             await append(store, name, rows)
     value = {"name": name, "bytes": len(update), "rows": len(rows), "changed": bool(rows)}
-    done = "Merged" if info else "Imported"
-    command.terminal.result(
-        value,
-        f"{done} {size_text(len(update))} into {printable(name)}."
-        if rows
-        else f"{printable(name)} has all of it already.",
-    )
+    left = report(found.left_bytes, found.missing, found.shadowed)
+    command.terminal.result(value | left, _imported(name, update, found, there=info is not None))
     return 0
+
+
+def _imported(name: str, update: bytes, found: Import, *, there: bool) -> str:
+    size = size_text(len(update) - found.left_bytes)
+    if found.rows:
+        lines = [f"{'Merged' if there else 'Imported'} {size} into {printable(name)}."]
+    else:
+        lines = [f"{printable(name)} has all of it already."]
+    if found.left_bytes:
+        lines.append(
+            f"Left out {size_text(found.left_bytes)}: {in_words(found.missing)}, "
+            "and it builds on them. A state that has them brings it in."
+        )
+    if found.shadowed:
+        client, first, end = found.shadowed[0]
+        lines.append(
+            f"Left out what client {client} wrote at clocks {first} to {end - 1}: the document has "
+            "something else there, by another author with the same client id."
+        )
+    return "\n".join(lines)
 
 
 async def delete_document(command: Command, name: str, *, purge: bool = False) -> int:

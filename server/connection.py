@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from plait.server.counters import Counters
-from plait.server.errors import DecodeError, PlaitError
+from plait.server.errors import DecodeError, NotAllowed, PlaitError, Unauthorized
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
@@ -324,5 +324,8 @@ class Connection:
                 self._visitor.closed(error)
         rooms = ", ".join(repr(room.name) for room, _ in self._memberships.values())
         log.info("closing %s in %s: %d %s", self.peer, rooms, error.close_code, error)
+        if isinstance(error, Unauthorized | NotAllowed):  # What is pending must not come in later.
+            for _, member in self._memberships.values():
+                member.session.permit(False)
         self.lost()
         self._wake()

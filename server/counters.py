@@ -73,7 +73,7 @@ class Histogram:
 
 
 class Counters:
-    """Everything that is counted; each number only grows."""
+    """Everything that is counted; each number only grows, but for `pending_bytes`."""
 
     __slots__ = (
         "bytes_received",
@@ -83,6 +83,7 @@ class Counters:
         "deliveries",
         "frames_received",
         "frames_sent",
+        "gap_asks",
         "lagged",
         "limits",
         "load_failures",
@@ -90,6 +91,8 @@ class Counters:
         "loop_delay_seconds",
         "merges",
         "opened",
+        "pending_bytes",
+        "pending_dropped",
         "presence_messages",
         "refused",
         "relay_gaps",
@@ -102,6 +105,7 @@ class Counters:
         "updates_duplicate",
         "updates_pending",
         "updates_refused",
+        "updates_shadowed",
         "webhooks",
     )
 
@@ -125,7 +129,15 @@ class Counters:
         self.updates_duplicate = 0
         """Updates that held nothing new."""
         self.updates_pending = 0
-        """Updates that came before what they build upon."""
+        """Updates that came, wholly or in part, before what they build upon."""
+        self.pending_bytes = 0
+        """What is kept of those. Unlike the others, it shrinks as well."""
+        self.pending_dropped = 0
+        """Those of which nothing could be kept, the limits being reached."""
+        self.gap_asks = 0
+        """Times that a client was asked for structs that others build upon."""
+        self.updates_shadowed = 0
+        """Updates with structs that the document has with other content, by another author."""
         self.updates_refused = 0
         self.merges = 0
         """Turns whose updates were sent as one."""

@@ -11,8 +11,10 @@ from typing import NamedTuple
 from plait.server.limits import Limits
 from plait.server.updates import unknown_part
 from plait.server.wire import parents, surrogates
+from plait.server.wire.readiness import Missing, split
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import Id, Shape, inspect
+from plait.server.wire.update import ready as is_ready
 
 LARGE_BYTES = SLICE_BYTES
 """Updates above this are cut. Up to here one takes 20 ms at worst, when it consists of nothing but
@@ -26,15 +28,23 @@ class Cut(NamedTuple):
     """A large update that may be applied in parts."""
 
     shape: Shape
-    """Of the whole."""
+    """Of what is ready of it."""
     parts: tuple[tuple[bytes, Shape], ...]
     """In this order none of them waits for a later one. None at all if there is no such order."""
     unknown: bytes | None
-    """The update without what was known of it in part, and without what is in nothing; None if it
-    is to be taken as it came.
+    """The update without what was known of it in part, without what is in nothing, and without what
+    is not ready; None if it is to be taken as it came.
     """
     torn: frozenset[tuple[int, int]]
     """Surrogate pairs of its own text that it cuts in half itself."""
+    ready: bytes | None = None
+    """The part that is ready, as it came; None if all is, empty if nothing is."""
+    repeats: bool = False
+    """Whether structs in it were known."""
+    rest: bytes = b""
+    """The part that builds on something that the document does not hold."""
+    missing: tuple[Missing, ...] = ()
+    """What that is."""
 
 
 def cut(
@@ -50,14 +60,24 @@ def cut(
         DocumentBroken: pycrdt failed on it.
     """
     shape = inspect(update, any_depth_max=limits.any_depth_max)
-    unknown = None
+    ready = unknown = None
+    rest = b""
+    missing: tuple[Missing, ...] = ()
+    if not is_ready(shape, known):
+        ready, rest, missing = split(update, known)
+        if not ready:
+            return Cut(shape, (), None, frozenset(), ready, False, rest, missing)
+        unknown = ready
+        shape = inspect(ready, any_depth_max=limits.any_depth_max)
+    repeats = any(first < known.get(client, 0) for client, first, _ in shape.runs)
     if is_partly_known(shape, known):
-        unknown, shape = unknown_part(update, shape, known, limits)
+        unknown, shape = unknown_part(update if unknown is None else unknown, shape, known, limits)
     if strangers:
         unknown = parents.without(update if unknown is None else unknown, strangers)
         shape = inspect(unknown, any_depth_max=limits.any_depth_max)
     taken = update if unknown is None else unknown
-    return Cut(shape, _parts(taken, limits), unknown, _torn(taken, shape, known))
+    parts, torn = _parts(taken, limits), _torn(taken, shape, known)
+    return Cut(shape, parts, unknown, torn, ready, repeats, rest, missing)
 
 
 def is_partly_known(shape: Shape, known: Mapping[int, int]) -> bool:

@@ -6,7 +6,7 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
    pycrdt.
 2. An update is given to pycrdt only when everything it builds upon is there. So pycrdt never holds
    pending structs, which it neither shows nor encodes and which get slower the more there are.
-   `_known` is our own count of what is there.
+   `_known` is our own count of what is there. What is not ready is cut off (`readiness`).
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
 4. pycrdt can't split a surrogate pair (`surrogates`), re-encodes some values with loss
@@ -20,7 +20,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Set
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from pycrdt import _pycrdt
 
@@ -28,8 +28,10 @@ from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.updates import broken, state_vector_of, unknown_part
 from plait.server.wire import keys, originals, parents, places, subdocuments, surrogates
+from plait.server.wire.readiness import Missing, split
+from plait.server.wire.shadowed import shadowed
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
-from plait.server.wire.state_vector import decode_state_vector
+from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
 from plait.server.wire.update import Id, Runs, Shape, inspect, typed, typed_neighbours
 
 BYTES_PER_BLOCK: Final = 200
@@ -50,7 +52,27 @@ class Applied(Enum):
     KNOWN = auto()
     """The document held all of it before."""
     PENDING = auto()
-    """It builds on something that the document does not hold; it was not applied."""
+    """All of it builds on something that the document does not hold; nothing was applied."""
+
+
+class Outcome(NamedTuple):
+    """What `Document.apply` made of an update."""
+
+    applied: Applied
+    shape: Shape
+    """Of `update`."""
+    update: bytes
+    """For whoever is told of it: without the part that was known, if one was, without what is in
+    nothing, and with the values of a key one by one.
+    """
+    ready: bytes
+    """The part that was ready, as it came: all of it, mostly."""
+    repeats: bool
+    """Whether structs in it were known before."""
+    rest: bytes = b""
+    """The part that builds on something that the document does not hold; it was not applied."""
+    missing: tuple[Missing, ...] = ()
+    """What that is."""
 
 
 class Document:
@@ -96,13 +118,8 @@ class Document:
 
     # Changing
 
-    def apply(self, update: bytes) -> tuple[Applied, Shape, bytes]:
-        """Check an update and apply it, if it is ready.
-
-        Returns:
-            What became of it; what is in it; and the update for whoever is told of it: without the
-            part that was known, if one was, without what is in nothing, and with the values of a
-            key one by one.
+    def apply(self, update: bytes) -> Outcome:
+        """Check an update and apply what is ready of it.
 
         Raises:
             UpdateRefused: not an update, or one that pycrdt must not see. Nothing has changed.
@@ -110,9 +127,20 @@ class Document:
             DocumentBroken: pycrdt failed.
         """
         shape = inspect(update, any_depth_max=self._limits.any_depth_max)
-        if self._repeats_some(shape):
-            update, shape = unknown_part(update, shape, self._known, self._limits)
         applied = self.readiness(shape)
+        ready, rest = update, b""
+        missing: tuple[Missing, ...] = ()
+        if applied is Applied.PENDING:
+            ready, rest, missing = split(update, self._known)
+            if not ready:
+                return Outcome(applied, shape, update, ready, False, rest, missing)
+            update = ready
+            shape = inspect(update, any_depth_max=self._limits.any_depth_max)
+            applied = self.readiness(shape)
+        repeats = self._repeats(shape)
+        if repeats and applied is Applied.CHANGED:
+            # What is known must not be told again: to its author it would say that it is stored.
+            update, shape = unknown_part(update, shape, self._known, self._limits)
         if applied is Applied.CHANGED:
             if strangers := self.strangers(shape):
                 update = parents.without(update, strangers)
@@ -120,23 +148,29 @@ class Document:
             # Others get what pycrdt gets, or what is deleted would not be the same for all.
             update, keyed = self._one_by_one(update, shape)
             applied = self._integrate(update, shape, keyed)
-        return applied, shape, update
+        return Outcome(applied, shape, update, ready, repeats, rest, missing)
 
     def _one_by_one(self, update: bytes, shape: Shape) -> tuple[bytes, Runs]:
         if shape.keyed or self._keyed.bounds:
             return keys.one_by_one(update, self._keyed)
         return update, []
 
-    def _repeats_some(self, shape: Shape) -> bool:
-        """Whether an update of this shape holds something that is known beside something that may
-        not be. What is known must not be told again: to its author it would say that it is stored.
+    def _repeats(self, shape: Shape) -> bool:
+        """Whether an update of this shape holds structs that are known."""
+        known = self._known
+        for client, first, _ in shape.runs:
+            if first < known.get(client, 0):
+                return True
+        return False
+
+    def shadowed(self, update: bytes) -> Runs:
+        """Return the runs of structs in an update, all of which are known, that are here with other
+        content than the update's: two authors have used one client id.
         """
-        known, repeats, new = self._known, False, shape.deletes
-        for client, first, end in shape.runs:
-            have = known.get(client, 0)
-            repeats = repeats or first < have
-            new = new or end > have
-        return repeats and new
+        clocks = self.clocks()
+        for client, first, _ in inspect(update, any_depth_max=self._limits.any_depth_max).runs:
+            clocks[client] = min(first, clocks.get(client, 0))
+        return shadowed(update, self.missing(encode_state_vector(clocks)))
 
     def apply_typed(self, update: bytes) -> Shape | None:
         """Apply what most updates are, text that was typed behind other text, with little to look

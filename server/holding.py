@@ -1,23 +1,37 @@
-"""Members' updates that can't be applied now: they build upon what is missing, or the document is
-full.
+"""Members' updates that can't be applied now: they build upon what is missing, the document is
+full, or it is being loaded anew; and those that never can be.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from plait.server.capacity import Capacity
 from plait.server.changes import Change, Clock
 from plait.server.counters import Counters
+from plait.server.document import Document
 from plait.server.errors import DocumentFull, PlaitError
+from plait.server.limits import Limits
 from plait.server.member import Member
+from plait.server.pending import ASKS_MAX, Pending, Piece
+from plait.server.wire.readiness import Missing, in_words
+from plait.server.wire.update import Runs
+
+log = logging.getLogger(__name__)
 
 READ_ONLY = "you may read this document, not edit it; what you typed is not saved"
+SHADOWED = (
+    "somebody else has used the client id {client} of your document, and what you typed under it "
+    "is not saved; open the document anew"
+)
 
 
 class Host(Protocol):
     """The room, as far as it is needed here."""
 
+    name: str
+    document: Document
     ready: asyncio.Event
 
     @property
@@ -33,49 +47,155 @@ class Host(Protocol):
     def apply_of(self, member: Member, update: bytes) -> None:
         """Apply a member's update; raises what its author is to be closed with."""
 
+    def apply_left(self, update: bytes, who: str) -> None:
+        """Apply an update whose author has left."""
+
 
 class Holding:
-    """Keeps such updates in the sessions of their authors, and tries them again."""
+    """Keeps such updates, and tries them again."""
 
     def __init__(
-        self, room: Host, capacity: Capacity[Member], clock: Clock, counters: Counters
+        self,
+        room: Host,
+        capacity: Capacity[Member],
+        limits: Limits,
+        clock: Clock,
+        counters: Counters,
     ) -> None:
         self._room = room
         self._capacity = capacity
+        self._limits = limits
         self._clock = clock
         self._counters = counters
-        self._members: dict[Member, None] = {}
-        """Members whose sessions may hold updates that are not ready."""
+        self.pending: Pending[Member] = Pending(limits)
+        """What builds upon structs that are missing."""
+        self._waiting: dict[Member, None] = {}
+        """Members whose sessions hold updates until there is a document again."""
+        self._told: set[Member] = set()
+        """Members that know that their client id is in use."""
 
     def __bool__(self) -> bool:
-        return bool(self._members)
+        return bool(self._waiting or self.pending)
+
+    def leave(self, member: Member) -> None:
+        """Note that a member has left. What is pending of it stays, if it might write."""
+        self._waiting.pop(member, None)
+        self._told.discard(member)
+        if member.session.may_write:
+            self.pending.leave(member)
+        else:
+            self.forget(member)
 
     def forget(self, member: Member) -> None:
-        """Try a member's updates no more."""
-        self._members.pop(member, None)
+        """Keep nothing of a member that may not write any more."""
+        before = self.pending.bytes
+        self.pending.forget(member)
+        self._counters.pending_bytes += self.pending.bytes - before
 
-    def hold(self, member: Member, update: bytes) -> None:
-        """Keep an update that builds upon what is missing, and ask its author for that.
+    def close(self) -> None:
+        """Keep nothing: the room goes."""
+        self._counters.pending_bytes -= self.pending.bytes
+        self.pending.clear()
 
-        Raises:
-            LimitReached: it would be too much.
+    # Gaps
+
+    def hold(self, member: Member, update: bytes, missing: tuple[Missing, ...]) -> None:
+        """Keep an update that builds upon structs that are missing, and ask its author for them, if
+        that was not done before.
         """
         self._counters.updates_pending += 1
         if self._capacity.lacks(member):
             self._capacity.refuse(member, len(update))
             return
-        self._members[member] = None
-        if member.session.hold(update):
-            self._room.ask(member)
+        before = self.pending.bytes
+        now = self._clock.monotonic()
+        room = self._counters.pending_bytes + len(update) <= self._limits.all_pending_bytes_max
+        kept, asks = self.pending.add(member, member.who, update, missing, now, room_for_more=room)
+        self._counters.pending_bytes += self.pending.bytes - before
+        self._counters.pending_dropped += not kept
+        if asks:
+            log.warning(
+                "room %r: %s; what builds upon them is kept, %d bytes, and asked for",
+                self._room.name,
+                in_words(missing),
+                self.pending.bytes,
+            )
+            self._ask(member)
+
+    def tick(self) -> None:
+        """Ask again for what is still missing."""
+        for member in self.pending.due(self._room.document.clocks(), self._clock.monotonic()):
+            self._ask(member)
+            if self.pending.gave_up(member):
+                log.warning(
+                    "room %r: %s; a member was asked for them %d times and is asked no more",
+                    self._room.name,
+                    in_words(self.pending.missing()),
+                    ASKS_MAX,
+                )
+
+    def _ask(self, member: Member) -> None:
+        self._counters.gap_asks += 1
+        self._room.ask(member)
+
+    def came(self, runs: Iterable[Runs]) -> None:
+        """Apply what was kept and is ready, now that these structs have come."""
+        if self.pending:
+            clients = {client for each in runs for client, _, _ in each}
+            self._apply(self.pending.take(clients, self._room.document.clocks()))
+
+    def _apply(self, pieces: Sequence[Piece[Member]]) -> None:
+        for piece in pieces:
+            self._counters.pending_bytes -= piece.size
+        for number, piece in enumerate(pieces):
+            if not self._room.ready.is_set():  # One of them was too much for it.
+                for each in pieces[number:]:
+                    if each.author is not None:
+                        self._wait_quietly(each.author, each.update)
+                return
+            author = piece.author
+            try:
+                if author is None:
+                    self._room.apply_left(piece.update, piece.who)
+                else:
+                    self._room.apply_of(author, piece.update)
+            except PlaitError as error:
+                if author is not None:
+                    author.socket.close(error)
+                else:
+                    log.warning("room %r: %s", self._room.name, error)
+
+    def shadow(self, member: Member, shadowed: Runs) -> None:
+        """Tell a member, once, and the log that it uses another author's client id."""
+        self._counters.updates_shadowed += 1
+        if member in self._told:
+            return
+        client, first, end = shadowed[0]
+        log.warning(
+            "room %r: client id %d is used by several authors: its clocks %d to %d, which %s sent, "
+            "are others in the document, and are not acknowledged",
+            *(self._room.name, client, first, end, repr(member.who) if member.who else "somebody"),
+        )
+        reason = SHADOWED.format(client=client)
+        if member.send(member.codec.denied(reason), self._clock.monotonic()):
+            self._told.add(member)
+
+    # A document that is loaded anew, or full
 
     def wait(self, member: Member, update: bytes) -> None:
         """Keep an update until there is a document again; `retry` is called then.
 
         Raises:
-            LimitReached: it would be too much.
+            RoomUnavailable: it would be too much.
         """
-        self._members[member] = None
+        self._waiting[member] = None
         member.session.hold(update)
+
+    def _wait_quietly(self, member: Member, update: bytes) -> None:
+        try:
+            self.wait(member, update)
+        except PlaitError as error:
+            member.socket.close(error)
 
     def turn_away(self, member: Member, update: bytes, error: DocumentFull) -> None:
         """Tell a member that there is no room for its update."""
@@ -107,20 +227,19 @@ class Holding:
             if member not in self._room.members:
                 continue
             member.unacknowledged -= 1
-            try:
-                self.wait(member, change.update)
-            except PlaitError as error:
-                member.socket.close(error)
+            self._wait_quietly(member, change.update)
 
     def retry(self) -> None:
-        """Apply what was held, now that the document has changed; hold again what is not ready."""
-        holding, self._members = self._members, {}
-        for member in holding:
+        """Apply what was held, now that there is a document again."""
+        waiting, self._waiting = self._waiting, {}
+        for member in waiting:
             if not self._room.ready.is_set():  # One of them was too much for it.
-                self._members[member] = None
+                self._waiting[member] = None
                 continue
             try:
                 for update in member.session.take_held():
                     self._room.apply_of(member, update)
             except PlaitError as error:
                 member.socket.close(error)
+        if self._room.ready.is_set() and self.pending:
+            self._apply(self.pending.take_all(self._room.document.clocks()))

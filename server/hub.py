@@ -411,7 +411,7 @@ class Hub:
             if kept and enough:
                 continue
             self._forget(name)
-            room.document.close()
+            room.unload()
             freed += room.document.memory_bytes
             if room.saving.logged:
                 self._compactor.consider(name)

@@ -18,9 +18,9 @@ rests in between. Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from plait.server.cutting import LARGE_BYTES, Cut, cut, is_partly_known
 from plait.server.document import Applied, Document
@@ -29,9 +29,46 @@ from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.pace import Pace
 from plait.server.remote import RemoteDocument
-from plait.server.wire.update import Id, Shape, inspect
+from plait.server.wire.readiness import Missing
+from plait.server.wire.update import Id, Run, Runs, Shape, inspect
 
 log = logging.getLogger(__name__)
+
+
+class Receipt(NamedTuple):
+    """What became of an update that came by no socket."""
+
+    changed: bool
+    left_bytes: int = 0
+    """What is not in the document, since it builds upon structs that are missing."""
+    missing: tuple[Missing, ...] = ()
+    """What those are."""
+    shadowed: tuple[Run, ...] = ()
+    """Runs of structs that are not in the document, since it has others with the same ids."""
+
+
+class Commitment:
+    """Whoever waits until an update is committed.
+
+    Args:
+        future: done then.
+    """
+
+    __slots__ = ("future", "receipt")
+
+    def __init__(self, future: "asyncio.Future[Receipt]") -> None:
+        self.future = future
+        self.receipt = Receipt(changed=False)
+
+    def keep(self) -> None:
+        """Tell that the update is committed."""
+        if not self.future.done():
+            self.future.set_result(self.receipt)
+
+    def fail(self, error: Exception) -> None:
+        """Tell that it is not, and why."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 @dataclass(eq=False, slots=True)
@@ -45,7 +82,7 @@ class Upload:
     """Whether it is not in the log yet."""
     check: Callable[[], None] | None = None
     """Called just before anything changes; may raise a `PlaitError` to prevent it."""
-    committed: "asyncio.Future[bool] | None" = None
+    commitment: Commitment | None = None
     """Told when it is, or why it can't be."""
     cut: Cut | None = None
     known: dict[int, int] = field(default_factory=dict)
@@ -75,8 +112,12 @@ class Host(Protocol):
             PlaitError: it may not.
         """
 
-    def taken_in(self, upload: Upload, cut: Cut, applied: Applied) -> None:
-        """Make an update known, or hold it; it is applied as a whole, or not at all."""
+    def taken_in(self, upload: Upload, cut: Cut, applied: Applied, shadowed: Runs) -> None:
+        """Make what was ready of an update known, and keep the rest.
+
+        Args:
+            shadowed: structs in it that the document has with other content.
+        """
 
     def not_taken_in(self, upload: Upload, error: PlaitError) -> None:
         """Tell the author that an update failed."""
@@ -119,11 +160,8 @@ class Intake:
         self._limits = limits
         self.line: deque[Upload] = deque()
         """What is being taken in, and what waits for that."""
-        self._shape: Shape | None = None
         self._before: dict[int, int] = {}
         """For the clients in the update whose turn it is, their clocks before its first part."""
-        self._pending: dict[bytes, Shape] = {}
-        """Shapes of large updates that sessions hold."""
         self.applying = False
         """Whether the document has got a part of an update."""
 
@@ -184,26 +222,6 @@ class Intake:
                 elif clocks.get(client, 0) > clock:
                     clocks[client] = clock
 
-    def still_pending(self, update: bytes) -> bool:
-        """Whether a large update was looked at before, and is still not ready."""
-        shape = self._pending.pop(update, None) if len(update) > LARGE_BYTES else None
-        if shape is None or self._room.document.readiness(shape) is not Applied.PENDING:
-            return False
-        self._pending[update] = shape
-        return True
-
-    def remember(self, update: bytes, shape: Shape) -> None:
-        """Remember the shape of a large update that a session holds, so that looking again whether
-        it is ready costs little.
-        """
-        if len(update) > LARGE_BYTES:
-            self._pending[update] = shape
-
-    def forget(self, updates: Iterable[bytes]) -> None:
-        """Forget updates that are held no more."""
-        for update in updates:
-            self._pending.pop(update, None)
-
     # One after another
 
     async def _run(self) -> None:
@@ -231,7 +249,10 @@ class Intake:
             found = await self._cut(document, upload)
             if found is None:
                 continue
-            applied = document.readiness(found.shape)
+            if found.ready == b"":
+                applied = Applied.PENDING
+            else:
+                applied = document.readiness(found.shape)
             if applied is Applied.CHANGED:
                 await room.admit(upload, found.shape)
                 if document is not await self._document():
@@ -242,8 +263,23 @@ class Intake:
                 if changed is None:
                     continue
                 applied = Applied.CHANGED if changed else Applied.KNOWN
-            room.taken_in(upload, found, applied)
+            shadowed: Runs = []
+            if found.repeats and upload.append:
+                shadowed = await self._shadowed(
+                    document, upload.update if found.ready is None else found.ready
+                )
+            room.taken_in(upload, found, applied, shadowed)
             return applied
+
+    @staticmethod
+    async def _shadowed(document: Document, update: bytes) -> Runs:
+        try:
+            if isinstance(document, RemoteDocument):
+                return await document.shadowed_there(update)
+            return document.shadowed(update)
+        except DocumentBroken as error:
+            log.error("what an update repeats can't be compared: %s", error)
+            return []
 
     async def _document(self) -> Document:
         await self._room.ready.wait()
@@ -267,6 +303,8 @@ class Intake:
                 if not self._current(document):
                     return None
             found, known, now = upload.cut, upload.known, document.clocks()
+            if found.ready == b"":
+                return found
             # From here on nobody else brings content of these clients: the next time it fits.
             clients = {client for client, _, _ in found.shape.runs}
             self._before = {client: now.get(client, 0) for client in clients}

@@ -108,7 +108,12 @@ class Limits:
     """
 
     pending_bytes_max: int = 4 << 20
-    """Updates of one connection that wait for an update which they build upon."""
+    """Updates of one connection that wait for an update which they build upon, or for the document.
+    """
+    document_pending_bytes_max: int = 16 << 20
+    """Updates of all connections of a room that wait for an update which they build upon."""
+    all_pending_bytes_max: int = 64 << 20
+    """Those of all rooms."""
 
     outbox_bytes_high: int = 1 << 20
     """Above this a client gets nothing more until it has read; then one diff."""
@@ -158,5 +163,6 @@ class Limits:
         assert self.keepalive_seconds < 20
         assert self.awareness_bytes_max <= self.message_bytes_max
         assert self.pending_bytes_max <= self.unsaved_bytes_max
+        assert self.pending_bytes_max <= self.document_pending_bytes_max
         assert self.any_depth_max < 26_000
         assert self.nested_types_max < 465_000

@@ -31,7 +31,7 @@ from plait.server.awareness import Awareness
 from plait.server.borrowed import Borrowed
 from plait.server.changes import Change
 from plait.server.cutting import LARGE_BYTES
-from plait.server.document import Applied
+from plait.server.document import Applied, Outcome
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.saving import Saving
@@ -90,7 +90,7 @@ class Host(Protocol):
     def usable(self) -> bool:
         """Whether the document is there."""
 
-    def take_in(self, update: bytes) -> tuple[Applied, Shape]:
+    def take_in(self, update: bytes) -> Outcome:
         """Apply an update that another node stores; a large one is applied later."""
 
     def settled_clocks(self) -> dict[int, int]:
@@ -187,7 +187,7 @@ class Link:
         borrowed = self.borrowed
         for change in turn:
             # What repeats something is acknowledged when that is stored.
-            repeats = not change.append and (change.author or change.committed)
+            repeats = not change.append and (change.author or change.commitment)
             if repeats or (change.append and borrowed.needed_by(change.shape)):
                 self._vouch(borrowed.take())
                 return
@@ -334,11 +334,11 @@ class Link:
     def _on_updates(self, envelope: Envelope, peer: _Peer, now: float) -> None:
         saved = envelope.seq <= envelope.saved
         for who, update in decode_updates(envelope.payload):
-            applied, shape = self.room.take_in(update)
-            if applied is Applied.PENDING:
+            outcome = self.room.take_in(update)
+            if outcome.rest:  # The answer has all of it.
                 self._ask(envelope.node, peer, now)
-            elif applied is Applied.CHANGED and not saved:
-                self._borrow(envelope, who, update, shape, now)
+            if outcome.applied is Applied.CHANGED and not saved:
+                self._borrow(envelope, who, outcome.ready, outcome.shape, now)
 
     def _borrow(
         self, envelope: Envelope, who: str, update: bytes, shape: Shape, now: float
@@ -423,9 +423,9 @@ class Link:
         if diff.stored:
             self._outlet.look(self.room.name)
         elif diff.update != NOTHING:
-            applied, shape = self.room.take_in(diff.update)
-            if applied is Applied.CHANGED and envelope.saved < envelope.seq:
-                self._borrow(envelope, "", diff.update, shape, now)
+            outcome = self.room.take_in(diff.update)
+            if outcome.applied is Applied.CHANGED and envelope.saved < envelope.seq:
+                self._borrow(envelope, "", outcome.ready, outcome.shape, now)
 
     # Parts of messages
 

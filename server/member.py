@@ -84,12 +84,7 @@ class Member:
     @property
     def behind(self) -> bool:
         """Whether it may have to be brought up to date."""
-        return (
-            self.lagging_from is not None
-            or self.missed_presence
-            or self.waits_for_state
-            or bool(self.session.held)
-        )
+        return self.lagging_from is not None or self.missed_presence or self.waits_for_state
 
     def send(self, frame: bytes, now: float) -> bool:
         """Send a frame of sync; return whether it will arrive."""

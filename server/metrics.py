@@ -185,13 +185,29 @@ def _traffic(counters: Counters) -> Iterator[Metric]:
         ("plait_presence_messages", "Presence from clients.", counters.presence_messages),
         ("plait_deliveries", "Updates to clients, one for each.", counters.deliveries),
         ("plait_merges", "Turns whose updates were sent as one.", counters.merges),
+        (
+            "plait_gap_asks",
+            "Times that a client was asked for structs that are missing.",
+            counters.gap_asks,
+        ),
+        (
+            "plait_pending_dropped",
+            "Updates that build on missing ones and could not be kept.",
+            counters.pending_dropped,
+        ),
     ):
         yield CounterMetricFamily(name, help, value)
+    yield GaugeMetricFamily(
+        "plait_pending_bytes",
+        "Updates that are kept until the ones that they build on come.",
+        counters.pending_bytes,
+    )
     outcomes = {
         "applied": counters.updates_applied,
         "duplicate": counters.updates_duplicate,
         "pending": counters.updates_pending,
         "refused": counters.updates_refused,
+        "shadowed": counters.updates_shadowed,
     }
     yield _by_label("plait_updates", "Updates from clients.", "outcome", outcomes)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from plait.server import __version__
 from plait.server.auth.principal import PATTERN, PATTERN_MAX, Access
+from plait.server.update_report import LEFT_OUT
 
 Json = dict[str, Any]
 """A value that JSON can hold, as a description of it."""
@@ -228,11 +229,11 @@ EXAMPLE: Json = {
 }
 
 
-def _object(description: str, properties: Json) -> Json:
+def _object(description: str, properties: Json, optional: Json | None = None) -> Json:
     return {
         "type": "object",
         "description": description,
-        "properties": properties,
+        "properties": {**properties, **(optional or {})},
         "required": list(properties),
         "additionalProperties": False,
     }
@@ -281,6 +282,7 @@ SCHEMAS: Json = {
             "members": _number("Connections that have it open on this node."),
             "open": {"type": "boolean", "description": "Whether this node has it in memory."},
         },
+        LEFT_OUT,
     ),
     "Page": _object(
         "A part of the list of documents.",
@@ -298,8 +300,9 @@ SCHEMAS: Json = {
             "changed": {
                 "type": "boolean",
                 "description": "False if the document held all of it before.",
-            }
+            },
         },
+        LEFT_OUT,
     ),
     "Content": _object(
         "A document's content.",

@@ -99,7 +99,7 @@ def _reverting_rows(present: Stored, old: Stored, limits: Limits) -> list[bytes]
     now, _ = whole_state(present, limits)
     then, _ = whole_state(old, limits)
     update = reverting_update(now, then, limits)
-    return [] if update == EMPTY_UPDATE else rows_for(present, update, limits)
+    return [] if update == EMPTY_UPDATE else rows_for(present, update, limits).rows
 
 
 async def _add(store: Store, archive: Archive, name: str) -> None:

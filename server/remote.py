@@ -21,7 +21,7 @@ from plait.server.folding import read
 from plait.server.limits import Limits
 from plait.server.wire.places import Places
 from plait.server.wire.state_vector import encode_state_vector
-from plait.server.wire.update import Shape
+from plait.server.wire.update import Runs, Shape
 
 REMOTE_BYTES = 4 << 20
 """Documents from here on are kept elsewhere. Below, no step takes longer than about 30 ms."""
@@ -125,6 +125,14 @@ class RemoteDocument(Document):
         """
         return await self._companion.call(_difference, CALL_SECONDS, state_vector)
 
+    async def shadowed_there(self, update: bytes) -> Runs:
+        """Return what `shadowed` would.
+
+        Raises:
+            DocumentBroken: pycrdt failed.
+        """
+        return await self._companion.call(_shadowed, CALL_SECONDS, update)
+
     def apply_part(self, part: bytes, shape: Shape) -> bool:
         """Not possible here."""
         raise DocumentBroken("the document is in another process")
@@ -172,6 +180,10 @@ def _integrate(parts: list[tuple[bytes, Shape]], torn: Set[tuple[int, int]]) -> 
     for part, shape in parts:
         changed = document.apply_part(part, shape) or changed
     return changed, _facts({})
+
+
+def _shadowed(update: bytes) -> Runs:
+    return _documents[0].shadowed(update)
 
 
 def _difference(state_vector: bytes) -> bytes:

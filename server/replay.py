@@ -77,19 +77,25 @@ def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
 def replay(
     document: Document, rows: Sequence[LoggedUpdate], waiting: list[LoggedUpdate]
 ) -> Iterator[int]:
-    """Apply rows of the log, those that are not ready after the others."""
+    """Apply rows of the log, those that are not ready after the others; of those that never are,
+    what is ready.
+    """
     left = list(rows)
-    while left:
+    more = True
+    while left and more:
         late = []
+        more = False
         for row in left:
             if document.apply_typed(row.update) is not None:
+                more = True
                 if document.unsettled >= TYPED_AT_ONCE:
                     document.settle()
-            elif document.apply(row.update)[0] is Applied.PENDING:
-                late.append(row)
+            else:
+                outcome = document.apply(row.update)
+                more = more or outcome.applied is Applied.CHANGED
+                if outcome.rest:
+                    late.append(row)
             yield len(row.update)
         document.settle()
-        if len(late) == len(left):
-            break
         left = late
     waiting += left

@@ -22,12 +22,12 @@ from plait.server.capacity import Capacity
 from plait.server.changes import Change, Clock, Log, by_author, lower, merged
 from plait.server.counters import Counters
 from plait.server.cutting import Cut
-from plait.server.document import Applied, Document
+from plait.server.document import Applied, Document, Outcome
 from plait.server.errors import DocumentBroken, DocumentFull, PlaitError, RoomUnavailable
 from plait.server.errors import UpdateRefused as Refused
 from plait.server.fanout import fan_out
 from plait.server.holding import Holding
-from plait.server.intake import Intake, Upload
+from plait.server.intake import Commitment, Intake, Receipt, Upload
 from plait.server.limits import Limits
 from plait.server.link import Link
 from plait.server.member import Member
@@ -41,8 +41,9 @@ from plait.server.session import (
     SendPresence,
 )
 from plait.server.wire.messages import Codec, Message
+from plait.server.wire.readiness import Missing, in_words, without_clients
 from plait.server.wire.state_vector import encode_state_vector
-from plait.server.wire.update import Shape, inspect
+from plait.server.wire.update import Runs, Shape, inspect
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Room:
         self._turn: list[Change] = []
         self._keepalive_seconds = limits.keepalive_seconds
         self._capacity: Capacity[Member] = Capacity(limits)
-        self._holding = Holding(self, self._capacity, clock, self._counters)
+        self._holding = Holding(self, self._capacity, limits, clock, self._counters)
         self.link: Link | None = None
         """The way to other nodes that have the room open, if there may be any."""
 
@@ -112,9 +113,9 @@ class Room:
     def leave(self, member: Member) -> None:
         """Forget a member, and tell the others that its presence is gone."""
         self.members.pop(member, None)
-        for each in (self._holding, self._capacity, self.answers):
+        self._holding.leave(member)
+        for each in (self._capacity, self.answers):
             each.forget(member)
-        self.intake.forget(member.session.take_held())
         member.session.close()
         self.attendance.tell(self.awareness.leave(member))
 
@@ -160,7 +161,7 @@ class Room:
     def permit(self, member: Member, may_write: bool) -> None:
         """Let a member write from now on, or no more."""
         if not may_write:
-            self.intake.forget(member.session.take_held())
+            self._holding.forget(member)
         member.session.permit(may_write)
         self.send(member, [member.codec.permission(writes=may_write)])
         self.ask(member)
@@ -183,39 +184,51 @@ class Room:
                 member.send_presence([], now)
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)
+        if self._holding.pending and not self._halted:
+            self._holding.tick()
 
     def close(self, error: PlaitError) -> None:
         """Close the connection of every member, with a reason."""
         for member in list(self.members):
             member.socket.close(error)
+        self._holding.close()
+
+    def unload(self) -> None:
+        """Let go of the memory; the room is of no more use."""
+        self._holding.close()
+        self.document.close()
 
     # Updates that come from no member
 
     def apply(
         self, update: bytes, who: str = "", check: Callable[[], None] | None = None
-    ) -> "asyncio.Future[bool]":
-        """Apply an update; the future is done when it is committed, and tells whether it changed
-        anything. It may raise what this raises.
+    ) -> "asyncio.Future[Receipt]":
+        """Apply what is ready of an update; the future is done when that is committed, and tells
+        what became of it. It may raise what this raises.
 
         Args:
             check: called just before anything changes; may raise a `PlaitError` to prevent it.
 
         Raises:
-            UpdateRefused: it is malformed, or builds upon something that the document lacks.
+            UpdateRefused: it is malformed, or all of it builds upon something that the document
+                lacks.
             LimitReached: the document would become too large.
         """
         committed = asyncio.get_running_loop().create_future()
+        commitment = Commitment(committed)
         if self.intake.concerns(update):
-            self.intake.add(Upload(update, who=who, check=check, committed=committed))
+            self.intake.add(Upload(update, who=who, check=check, commitment=commitment))
             return committed
         if check is not None:
             check()
         self._capacity.check(self.document, update, self._clock.monotonic())
-        applied, shape, update = self._try(update)
-        if applied is Applied.PENDING:
-            raise Refused("the update builds upon others that the document does not hold")
-        changed = applied is Applied.CHANGED
-        self._add(Change(update, shape, None, who, changed, changed, committed))
+        outcome = self._try(update)
+        if outcome.applied is Applied.PENDING:
+            raise _not_ready(outcome.missing)
+        changed = outcome.applied is Applied.CHANGED
+        shadowed = self._shadowed(outcome) if outcome.repeats else []
+        commitment.receipt = Receipt(changed, len(outcome.rest), outcome.missing, tuple(shadowed))
+        self._add(Change(outcome.update, outcome.shape, None, who, changed, changed, commitment))
         return committed
 
     async def apply_logged(self, row: LoggedUpdate) -> bool:
@@ -223,11 +236,12 @@ class Room:
         if self.intake.concerns(row.update):
             upload = Upload(row.update, append=False)
             self.intake.add(upload)
-            return await upload.done is not Applied.PENDING
-        applied, shape, update = self._try(row.update)
-        if applied is Applied.CHANGED:
-            self._add(Change(update, shape, append=False))
-        return applied is not Applied.PENDING
+            applied = await upload.done
+            return applied is not Applied.PENDING and not (upload.cut and upload.cut.rest)
+        outcome = self._try(row.update)
+        if outcome.applied is Applied.CHANGED:
+            self._add(Change(outcome.update, outcome.shape, append=False))
+        return not outcome.rest
 
     # Other nodes; implements `link.Host`
 
@@ -236,17 +250,17 @@ class Room:
         """Whether the document is there."""
         return self.ready.is_set() and not self.dead
 
-    def take_in(self, update: bytes) -> tuple[Applied, Shape]:
+    def take_in(self, update: bytes) -> Outcome:
         """Apply an update that another node stores; a large one is applied later. Raises like
         `apply`.
         """
         if self.intake.concerns(update):
             self.intake.add(Upload(update, append=False))
-            return Applied.CHANGED, inspect(update)
-        applied, shape, new = self._try(update, typed=True)
-        if applied is Applied.CHANGED:
-            self._add(Change(new, shape, append=False))
-        return applied, shape
+            return Outcome(Applied.CHANGED, inspect(update), update, update, False)
+        outcome = self._try(update, typed=True)
+        if outcome.applied is Applied.CHANGED:
+            self._add(Change(outcome.update, outcome.shape, append=False))
+        return outcome
 
     def difference(self, state_vector: bytes, bytes_max: int) -> bytes | None:
         """Return what is missed; None if that is more than it should be, or takes long."""
@@ -261,12 +275,11 @@ class Room:
     # A member's update, and the end of the turn
 
     def apply_of(self, member: Member, update: bytes) -> None:
-        """Apply a member's update, or hold it. Raises what the member is to be closed with."""
+        """Apply what is ready of a member's update, and hold the rest. Raises what the member is to
+        be closed with.
+        """
         if self.intake.concerns(update):
-            if self.intake.still_pending(update):
-                self._holding.hold(member, update)
-            else:
-                self.intake.add(Upload(update, member, member.who))
+            self.intake.add(Upload(update, member, member.who))
             return
         if self._halted:  # What is applied now is in the next document, or in none.
             self._holding.wait(member, update)
@@ -277,21 +290,57 @@ class Room:
             except DocumentFull as error:
                 self._holding.turn_away(member, update, error)
                 return
-        applied, shape, new = self._try(update)
-        if applied is Applied.PENDING:
-            self._holding.hold(member, update)
-            return
-        changed = applied is Applied.CHANGED
-        self._counters.updates_applied += changed
-        self._counters.updates_duplicate += not changed
-        member.unacknowledged += 1
-        echo = b"" if new is update else update
-        self._add(Change(new, shape, member, member.who, changed, changed, echo=echo))
+        outcome = self._try(update)
+        if outcome.applied is not Applied.PENDING:
+            changed = outcome.applied is Applied.CHANGED
+            change = Change(
+                outcome.update, outcome.shape, member, member.who, news=changed, append=changed
+            )
+            shadowed = self._shadowed(outcome) if outcome.repeats else []
+            self._add_of(member, change, outcome.ready, shadowed)
+        if outcome.rest:
+            self._holding.hold(member, outcome.rest, outcome.missing)
 
-    def _try(self, update: bytes, *, typed: bool = False) -> tuple[Applied, Shape, bytes]:
+    def apply_left(self, update: bytes, who: str) -> None:
+        """Apply what is ready of an update whose author has left. Raises like `apply`."""
+        if self.intake.concerns(update):
+            self.intake.add(Upload(update, who=who))
+            return
+        outcome = self._try(update)
+        if outcome.applied is Applied.CHANGED:
+            self._add(Change(outcome.update, outcome.shape, None, who))
+
+    def _add_of(self, member: Member, change: Change, ready: bytes, shadowed: Runs) -> None:
+        """Have what a member sent broadcast, stored and acknowledged, but for what is shadowed.
+
+        Args:
+            ready: what was ready of it, as it came.
+        """
+        self._counters.updates_applied += change.news
+        self._counters.updates_duplicate += not change.news
+        if shadowed:
+            self._holding.shadow(member, shadowed)
+            if not change.news:
+                change.update = without_clients(ready, {client for client, _, _ in shadowed})
+                if not change.update:
+                    return
+                change.shape = inspect(change.update)
+        elif change.update is not ready and change.update != ready:
+            change.echo = ready
+        member.unacknowledged += 1
+        self._add(change)
+
+    def _shadowed(self, outcome: Outcome) -> Runs:
+        try:
+            return self.document.shadowed(outcome.ready)
+        except DocumentBroken as error:  # Then the clocks are all that is known.
+            log.error("room %r: what an update repeats can't be read: %s", self.name, error)
+            return []
+
+    def _try(self, update: bytes, *, typed: bool = False) -> Outcome:
         try:
             if typed and (shape := self.document.apply_typed(update)) is not None:
-                return Applied.CHANGED, shape, update
+                return Outcome(Applied.CHANGED, shape, update, update, False)
             return self.document.apply(update)
         except DocumentBroken as error:
             raise self._broken(error) from error
@@ -340,7 +389,7 @@ class Room:
         finally:
             self._turn = []
         if news and self._holding:
-            self._holding.retry()
+            self._holding.came(change.shape.runs for change in news)
 
     def _broadcast(self, news: Sequence[Change]) -> None:
         members = self.members
@@ -394,28 +443,28 @@ class Room:
         if self._capacity.exceeds(self.document, size):
             raise self._capacity.full()
 
-    def taken_in(self, upload: Upload, cut: Cut, applied: Applied) -> None:
-        """Make a large update known that was applied; hold it if it was not ready."""
-        author = upload.author
+    def taken_in(self, upload: Upload, cut: Cut, applied: Applied, shadowed: Runs) -> None:
+        """Make what was ready of a large update known, and hold the rest."""
+        author, commitment = upload.author, upload.commitment
+        if author is not None and cut.rest and author in self.members:
+            self._holding.hold(author, cut.rest, cut.missing)
         if applied is Applied.PENDING:
-            if upload.committed is not None:
-                raise Refused("the update builds upon others that the document does not hold")
-            if author in self.members:
-                self.intake.remember(upload.update, cut.shape)
-                self._holding.hold(author, upload.update)
+            if commitment is not None:
+                raise _not_ready(cut.missing)
             return
-        if author is not None:
-            author.unacknowledged += 1
-            self._counters.updates_applied += applied is Applied.CHANGED
-            self._counters.updates_duplicate += applied is Applied.KNOWN
-        self._add(Change.of(upload, cut, applied is Applied.CHANGED))
+        change = Change.of(upload, cut, applied is Applied.CHANGED)
+        if commitment is not None:
+            commitment.receipt = Receipt(change.news, len(cut.rest), cut.missing, tuple(shadowed))
+        if author is None:
+            self._add(change)
+        else:
+            self._add_of(author, change, cut.ready or upload.update, shadowed)
 
     def not_taken_in(self, upload: Upload, error: PlaitError) -> None:
         """Tell who sent a large update that it failed."""
         author = upload.author
-        if upload.committed is not None:
-            if not upload.committed.done():
-                upload.committed.set_exception(error)
+        if upload.commitment is not None:
+            upload.commitment.fail(error)
         elif author is None:
             log.error("room %r: a row of the log: %s", self.name, error)
         elif author in self.members and isinstance(error, DocumentFull):
@@ -498,3 +547,7 @@ class Room:
         for change in self._turn:
             lower(clocks, change.shape.runs)
         return clocks
+
+
+def _not_ready(missing: Sequence[Missing]) -> Refused:
+    return Refused(f"nothing of the update can be applied: {in_words(missing)}; send a whole state")

@@ -126,7 +126,7 @@ class Saving:
                 if change.append
                 for row in change.parts or (change.update,)
             ]
-            waiting = [each for each in turn if each.author or each.committed]
+            waiting = [each for each in turn if each.author or each.commitment]
             if not rows and not waiting:
                 return
             for row in rows:
@@ -145,8 +145,8 @@ class Saving:
                 if not self._acknowledged:
                     self._call_soon(self._acknowledge_all)
                 self._acknowledged.setdefault(change.author, []).append(change)
-            elif change.committed is not None and not change.committed.done():
-                change.committed.set_result(change.news)
+            elif change.commitment is not None:
+                change.commitment.keep()
 
     def _acknowledge_all(self) -> None:
         acknowledged, self._acknowledged = self._acknowledged, {}
@@ -180,8 +180,8 @@ class Saving:
     def _not_committed(self, changes: Sequence[Change], error: StoreError) -> None:
         self.settled += 1
         for change in changes:
-            if change.committed is not None and not change.committed.done():
-                change.committed.set_exception(error)
+            if change.commitment is not None:
+                change.commitment.fail(error)
         room = self._room
         if isinstance(error, DocumentDeleted):
             room.dead = True

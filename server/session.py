@@ -10,9 +10,8 @@ Rules:
    test, or a thousand in a simulation.
 
 Theory of operation. A session is `OPEN` from the moment its member joins a room until it is
-`CLOSED`. What a message leads to is a table, `_HANDLERS`. An update that builds on one the room has
-not seen (`hold`) waits here, within a bound; the first such update asks the client for what is
-missing, and the answer, a `SyncStep2`, ends the question.
+`CLOSED`. What a message leads to is a table, `_HANDLERS`. An update that comes while the document
+is loaded anew (`hold`) waits here, within a bound.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from plait.server.errors import LimitReached
+from plait.server.errors import LimitReached, RoomUnavailable
 from plait.server.limits import Limits
 from plait.server.wire.messages import (
     AwarenessUpdate,
@@ -87,7 +86,6 @@ class Session:
         "_held_bytes",
         "_limits",
         "_refused_at",
-        "asked",
         "held",
         "may_write",
         "state",
@@ -97,7 +95,7 @@ class Session:
     def __init__(self, limits: Limits, *, may_write: bool = True) -> None:
         self._limits = limits
         self.held: list[bytes] = []
-        """Updates that wait for what they build upon."""
+        """Updates that wait for the document."""
         self._held_bytes = 0
         self.state = State.OPEN
         self.may_write = may_write
@@ -105,8 +103,6 @@ class Session:
         self.takes_updates = may_write
         """Whether a `SyncUpdate` leads to an `ApplyUpdate` without any ado."""
         self._refused_at = -REFUSED_SECONDS
-        self.asked = False
-        """Whether the client owes a `SyncStep2` to a question of ours."""
 
     def receive(self, message: Message) -> Effect | None:
         """Return what the room has to do for a message; None if nothing.
@@ -126,7 +122,6 @@ class Session:
         self._refused_at = -REFUSED_SECONDS
         if not may_write:
             self.take_held()
-            self.asked = False
 
     def tells_refused(self, now: float) -> bool:
         """Whether to tell the client that an update was refused: not for every key pressed."""
@@ -142,23 +137,18 @@ class Session:
         self.held.clear()
         self._held_bytes = 0
 
-    # Updates that came before what they build upon
+    # Updates that came while the document was loaded anew
 
-    def hold(self, update: bytes) -> bool:
-        """Keep an update that is not ready yet; return whether the client has to be asked for what
-        is missing.
+    def hold(self, update: bytes) -> None:
+        """Keep an update until there is a document again.
 
         Raises:
-            LimitReached: more than `Limits.pending_bytes_max` would be held.
+            RoomUnavailable: more than `Limits.pending_bytes_max` would be held.
         """
         self._held_bytes += len(update)
         if self._held_bytes > self._limits.pending_bytes_max:
-            raise LimitReached(
-                "updates arrive without the ones that they build upon; sync again", limit="pending"
-            )
+            raise RoomUnavailable("the document is being loaded; connect again", limit="pending")
         self.held.append(update)
-        ask, self.asked = not self.asked, True
-        return ask
 
     def take_held(self) -> list[bytes]:
         """Return the held updates, oldest first, and hold none."""
@@ -171,7 +161,6 @@ class Session:
         return SendMissing(message.state_vector)
 
     def _on_step2(self, message: SyncStep2) -> Effect | None:
-        self.asked = False
         return self._on_update(message)
 
     def _on_update(self, message: SyncStep2 | SyncUpdate) -> Effect | None:

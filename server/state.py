@@ -6,7 +6,7 @@ a process of their own (`plait.server.apart`).
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from plait.persistence import LoggedUpdate, Stored
 from plait.server.apart import run_apart
@@ -15,8 +15,9 @@ from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.folding import merged_log, read
 from plait.server.limits import Limits
 from plait.server.updates import merge
+from plait.server.wire.readiness import Missing, in_words, split
 from plait.server.wire.slices import SLICE_BYTES, slice_state
-from plait.server.wire.update import inspect
+from plait.server.wire.update import Run, inspect
 
 log = logging.getLogger(__name__)
 
@@ -86,29 +87,44 @@ def _encoded(
     )
 
 
-def rows_for(stored: Stored, update: bytes, limits: Limits) -> list[bytes]:
-    """Return the rows to append so that a stored document takes in an update; none if it holds all
-    of it already.
+class Import(NamedTuple):
+    """What a stored document takes in of an update."""
+
+    rows: list[bytes]
+    """To be appended; none if it holds all of it already."""
+    left_bytes: int
+    """What it can't take in, since it builds upon structs that are missing."""
+    missing: tuple[Missing, ...]
+    """What those are."""
+    shadowed: tuple[Run, ...]
+    """Runs of structs that it has with other content: two authors used one client id."""
+
+
+def rows_for(stored: Stored, update: bytes, limits: Limits) -> Import:
+    """Return the rows to append so that a stored document takes in what is ready of an update.
 
     A large update becomes several rows, so that loading them never stops the server for long.
 
     Raises:
-        UpdateRefused: it is not an update, or builds upon something that the document does not
-            hold.
+        UpdateRefused: it is not an update, or nothing of it is ready.
         LimitReached: the document would become too large.
         DocumentBroken: the document can't be read.
     """
     inspect(update, any_depth_max=limits.any_depth_max)
     document, waiting = read(stored, limits)
     settled(document, waiting)
-    rows = cut(update)
-    applied = [document.apply(row)[0] for row in rows]
-    if Applied.PENDING in applied:
+    clocks = document.clocks()
+    ready, rest, missing = split(update, clocks)
+    if not ready:
         raise UpdateRefused(
-            "the update builds upon others that the document does not hold: "
+            f"nothing of the update can be applied: {in_words(missing)}; "
             "a whole state is needed, not a part of one"
         )
-    return rows if Applied.CHANGED in applied else []
+    repeats = any(first < clocks.get(client, 0) for client, first, _ in inspect(ready).runs)
+    rows = cut(ready)
+    changed = Applied.CHANGED in [document.apply(row).applied for row in rows]
+    shadowed = document.shadowed(ready) if repeats else []
+    return Import(rows if changed else [], len(rest), missing, tuple(shadowed))
 
 
 def settled(document: Document, waiting: Sequence[LoggedUpdate]) -> list[LoggedUpdate]:
@@ -117,7 +133,7 @@ def settled(document: Document, waiting: Sequence[LoggedUpdate]) -> list[LoggedU
     Nodes that share a store append rows in any order. Some of them, folded into one, may build upon
     a row that builds upon one of them. A snapshot hides that, but not from who reads a whole log.
     """
-    if waiting and document.apply(merge([row.update for row in waiting]))[0] is Applied.PENDING:
+    if waiting and document.apply(merge([row.update for row in waiting])).rest:
         return list(waiting)
     return []
 

@@ -156,7 +156,7 @@ def document(data: bytes) -> str:
             if made.apply_typed(part) is not None:
                 log.append(part)
                 continue
-            applied, _, new = made.apply(part)
+            applied, _, new, *_ = made.apply(part)
         except (UpdateRefused, LimitReached):
             continue
         except DocumentBroken as error:

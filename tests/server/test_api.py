@@ -11,6 +11,7 @@ from pycrdt import Array, Doc, Map
 from plait.persistence import Update
 from plait.server import api
 from plait.server.errors import DocumentBroken
+from plait.server.updates import merge
 from plait.server.wire.messages import SyncUpdate
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support import frames
@@ -211,6 +212,8 @@ async def test_an_update_is_answered_when_it_is_stored() -> None:
 
 BEFORE = Author(9)
 BEFORE.type("first")
+LOST = BEFORE.type("second")
+"""It builds on what nobody has been sent."""
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ BEFORE.type("first")
         (b"\x00", "ends too early"),
         (b"not an update", "."),
         (Author(1).type("x") + b"\x00", "length"),
-        (BEFORE.type("second"), "builds upon"),
+        (LOST, "client 9, clocks 0 to 4"),
     ],
 )
 async def test_an_update_that_is_none_is_refused(body: bytes, message: str) -> None:
@@ -230,6 +233,39 @@ async def test_an_update_that_is_none_is_refused(body: bytes, message: str) -> N
         assert told["code"] == "update_refused" and message in told["message"]
         assert await plait.store.info("notes") is None
         assert (await client.get("/api/docs/notes")).status_code == 404
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_a_state_with_gaps_comes_in_without_what_builds_on_them(create: bool) -> None:
+    state = merge([Author(1).type("own"), LOST])
+    left = {"bytes": len(LOST), "missing": [{"client": 9, "first": 0, "end": 5}]}
+    async with serving() as (plait, client):
+        if create:
+            response = await client.put("/api/docs/notes", content=state, headers=UPDATE)
+            assert response.status_code == 201
+        else:
+            response = await client.post("/api/docs/notes/updates", content=state, headers=UPDATE)
+            assert response.json()["changed"]
+        assert response.json()["left"] == left
+        stored = (await client.get("/api/docs/notes/state")).content
+        assert text_of(stored) == "own"
+        again = await client.post("/api/docs/notes/updates", content=state, headers=UPDATE)
+        assert again.json() == {"changed": False, "left": left}
+        whole = await client.put(
+            "/api/docs/notes?merge=true", content=BEFORE.state(), headers=UPDATE
+        )
+        assert whole.json() == {"changed": True}
+
+
+async def test_what_another_author_shadows_is_told() -> None:
+    async with serving() as (plait, client):
+        hello, world = Author(7).type("hello"), Author(7).type("world")
+        await client.post("/api/docs/notes/updates", content=hello, headers=UPDATE)
+        response = await client.post("/api/docs/notes/updates", content=world, headers=UPDATE)
+        shadowed = [{"client": 7, "first": 0, "end": 5}]
+        assert response.json() == {"changed": False, "shadowed": shadowed}
+        again = await client.post("/api/docs/notes/updates", content=hello, headers=UPDATE)
+        assert again.json() == {"changed": False}
 
 
 async def test_an_update_by_rest_reaches_who_is_connected() -> None:

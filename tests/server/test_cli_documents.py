@@ -10,6 +10,7 @@ import pytest
 from pycrdt import Array, Doc, Map, Text
 
 from plait.server import cli
+from plait.server.updates import merge
 from tests.support.authors import Author, text_of
 
 
@@ -151,6 +152,33 @@ def test_a_part_of_a_state_is_refused(plait: Plait) -> None:
     assert plait("docs", "import", "x", plait.file(second)) == cli.FAILED
     assert "whole state" in plait.err
     assert plait.json("docs", "list") == []
+
+
+def test_a_state_with_gaps_is_imported_without_what_builds_on_them(plait: Plait) -> None:
+    ann = Author(1)
+    ann.type("lost ")
+    behind = ann.type("behind")
+    state = merge([Author(2).type("own"), behind])
+    told = plait.json("docs", "import", "x", plait.file(state))
+    assert isinstance(told, dict) and told["changed"]
+    assert told["left"] == {
+        "bytes": len(behind),
+        "missing": [{"client": 1, "first": 0, "end": 5}],
+    }
+    assert text_of(plait.exported("x")) == "own"
+    assert plait("docs", "import", "x", plait.file(state), "--merge") == 0
+    assert "all of it already" in plait.out and "client 1, clocks 0 to 4" in plait.out
+    assert plait("docs", "import", "x", plait.file(ann.state()), "--merge") == 0
+    assert "Left out" not in plait.out
+    assert "lost behind" in text_of(plait.exported("x"))
+
+
+def test_an_import_tells_what_another_author_shadows(plait: Plait, ann: Author) -> None:
+    other = Author(1)
+    other.type("other")
+    told = plait.json("docs", "import", "notes", plait.file(other.state()), "--merge")
+    assert isinstance(told, dict) and not told["changed"]
+    assert told["shadowed"] == [{"client": 1, "first": 0, "end": 5}]
 
 
 def test_an_empty_update_makes_no_document(plait: Plait) -> None:

@@ -11,6 +11,7 @@ from plait.server.document import Document
 from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.folding import fold_rows, fold_snapshot, read
 from plait.server.limits import Limits
+from plait.server.updates import merge
 from tests.server.test_document import BIG_INT, HALF_EMOJI
 from tests.support.authors import Author, text_of
 from tests.support.frames import var_uint
@@ -239,3 +240,16 @@ UNJOINED_RUNS = (
     "010381bcc086960b000701017803097061726167726170688781bcc1960b0006040081bcc1960b01056166746572"
     "00",
 )
+
+
+def test_a_row_with_a_gap_costs_nothing_but_what_builds_on_it() -> None:
+    lost = Author(7)
+    lost.type("lost ")
+    behind = lost.type("behind")
+    own = Author(1).type("own")
+    rows = [merge([own, behind]), Author(2).type(" more")]
+    document, waiting = read(stored(rows), LIMITS)
+    assert text_of(document.encode()) in ("own more", " moreown")
+    assert [row.seq for row in waiting] == [1]
+    whole, waiting = read(stored([*rows, lost.state()]), LIMITS)
+    assert not waiting and "lost behind" in text_of(whole.encode())

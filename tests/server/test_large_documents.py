@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pycrdt import Doc, Map
+from pycrdt import Doc, Map, Text
 
 from plait.persistence import Update
 from plait.persistence.memory import MemoryStore
@@ -16,6 +16,7 @@ from plait.server.connection import Connection
 from plait.server.cutting import cut
 from plait.server.errors import DocumentInTheWay, RoomUnavailable, UpdateRefused
 from plait.server.hub import Hub
+from plait.server.intake import Receipt
 from plait.server.kept_state import State
 from plait.server.limits import Limits
 from plait.server.remote import RemoteDocument
@@ -195,6 +196,38 @@ async def test_one_that_is_not_ready_is_held_until_it_is() -> None:
     rig.source.cuts[1][2].set_result(cut(update, rig.room.document.clocks(), rig.limits))
     await eventually(lambda: not ann.member.busy)
     assert text_of(rig.room.document.encode()).startswith(("first word", "xfirst word"))
+
+
+async def test_what_is_ready_of_a_large_update_comes_in(small: None, place: str) -> None:
+    lost, own = Author(7), entries(1)
+    lost.type("lost ")
+    behind = lost.type("behind it")
+    async with running() as hub, hub.room("a") as room:
+        ann, ben = connect(hub, room), connect(hub, room)
+        ann.receive(YWEBSOCKET.sync_step2(merge([own, behind])))
+        told = await until_sent(ben, SyncUpdate)
+        assert rows_of(told.update) == rows_of(own)
+        echo = await until_sent(ann, SyncUpdate)
+        assert rows_of(echo.update) == rows_of(own)
+        send(ben, lost.state())  # the lost part, and all of it
+        await eventually(lambda: not room.busy)
+        state = await state_of(hub, room)
+        assert rows_of(state) == rows_of(own) and text_of(state) == "lost behind it"
+
+
+async def test_what_a_large_update_repeats_with_other_content_is_told(
+    small: None, place: str
+) -> None:
+    async with running() as hub, hub.room("a") as room:
+        first = await room.apply(entries(7))
+        assert first == Receipt(changed=True)
+        other: Doc[Any] = Doc(client_id=7)
+        other.get("text", type=Text).insert(0, "word " * 20_000)
+        receipt = await room.apply(other.get_update())
+        (run,) = receipt.shadowed
+        assert run[:2] == (7, 0) and receipt.changed, "what is behind it is new"
+        again = await room.apply(entries(7))
+        assert again == Receipt(changed=False)
 
 
 async def test_what_is_known_in_part_is_cut_for_all() -> None:
@@ -454,7 +487,7 @@ async def test_of_two_who_create_the_same_document_one_is_refused() -> None:
             *(room.apply(entries(client), check=check) for client in (1, 2)),
             return_exceptions=True,
         )
-        assert [type(each) for each in outcomes] == [bool, DocumentInTheWay]
+        assert [type(each) for each in outcomes] == [Receipt, DocumentInTheWay]
 
 
 async def test_a_huge_row_of_an_older_version_is_loaded_in_parts(place: str) -> None:

@@ -172,7 +172,7 @@ async def test_a_request_that_repeats_an_unsaved_edit_waits_until_it_is_stored_h
     assert b.rows() == [("", update)]
     assert not committed.done()
     b.commit()
-    assert await committed is False
+    assert not (await committed).changed
 
 
 def test_an_answer_tells_only_what_is_stored_or_will_be_by_the_node_that_answers() -> None:

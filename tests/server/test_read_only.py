@@ -86,7 +86,8 @@ def test_what_is_held_is_dropped_with_the_right() -> None:
     session.permit(False)
     assert not session.held
     session.permit(True)
-    assert session.hold(b"y" * 10), "there is room again, and it is asked"
+    session.hold(b"y" * 10)
+    assert session.held == [b"y" * 10], "there is room again"
     session.close()
     session.permit(True)
     assert not session.takes_updates

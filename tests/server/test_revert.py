@@ -138,7 +138,7 @@ def test_the_outcome_is_an_update_that_a_room_takes() -> None:
     del ann.map["cells"]
     document = Document(LIMITS)
     document.apply(ann.state())
-    applied, shape, _ = document.apply(reverting_update(ann.state(), old, LIMITS))
+    applied, shape, *_ = document.apply(reverting_update(ann.state(), old, LIMITS))
     assert applied is Applied.CHANGED
     assert len(shape.runs) == 1, "all that is new is of one new client"
     assert appearance(document.encode()) == appearance(old)

@@ -9,7 +9,6 @@ from plait.server.document import Document
 from plait.server.errors import (
     DocumentBroken,
     DocumentFull,
-    LimitReached,
     RoomUnavailable,
     UpdateRefused,
 )
@@ -57,15 +56,6 @@ def test_a_refused_update_reaches_nobody() -> None:
         ann.send(SyncUpdate(b"\x01\x00\xc9\xcd\x08\x1b\x00"))
     rig.turn()
     assert ben.received() == [] and rig.log.rows == []
-
-
-def test_held_updates_are_bounded() -> None:
-    rig = Rig(Limits(pending_bytes_max=10))
-    ann = rig.client()
-    author = Author(1)
-    author.type("a")
-    with pytest.raises(LimitReached):
-        ann.send(SyncUpdate(author.type("b" * 20)))
 
 
 class Breaking(Document):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait.server.errors import DecodeError, LimitReached
+from plait.server.errors import DecodeError, LimitReached, RoomUnavailable
 from plait.server.limits import Limits
 from plait.server.session import (
     NOTHING,
@@ -57,24 +57,17 @@ def test_malformed_and_oversized_presence_is_refused() -> None:
         Session(Limits(awareness_bytes_max=3)).receive(AwarenessUpdate(b"1234"))
 
 
-def test_the_first_held_update_asks_and_the_next_ones_do_not() -> None:
+def test_updates_wait_for_the_document_in_order() -> None:
     waiting = session()
-    assert waiting.hold(b"one")
-    assert not waiting.hold(b"two")
+    waiting.hold(b"one")
+    waiting.hold(b"two")
     assert waiting.held
     assert waiting.take_held() == [b"one", b"two"]
     assert not waiting.held
 
 
-def test_an_answer_ends_the_question() -> None:
-    waiting = session()
-    waiting.hold(b"one")
-    waiting.receive(SyncStep2(NOTHING))
-    assert waiting.hold(b"two"), "what is still missing is asked for again"
-
-
 def test_held_updates_are_bounded() -> None:
     waiting = Session(Limits(pending_bytes_max=10))
     waiting.hold(b"x" * 10)
-    with pytest.raises(LimitReached):
+    with pytest.raises(RoomUnavailable):
         waiting.hold(b"y")

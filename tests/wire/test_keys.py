@@ -182,7 +182,7 @@ def test_others_are_told_what_the_document_has() -> None:
     """They were told the update as it came: who joined later had other deletions than they had."""
     several = bytes.fromhex("010203000701016d0128000300016c037d017d017d0100")
     made = Document(Limits())
-    applied, _, told = made.apply(several)
+    applied, _, told, *_ = made.apply(several)
     assert applied is Applied.CHANGED and told != several
     early: Doc[Any] = Doc()
     early.apply_update(told)
