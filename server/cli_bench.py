@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="y-websocket",
         help="its protocol",
     )
-    server.add_argument("--token", default="", help="what lets editors in")
+    server.add_argument("--token", type=_something, help="what lets editors in")
     server.add_argument("--query", default="", help="further parameters of the URL: a=1&b=2")
     server.add_argument("--prefix", help="of the names of rooms (default: bench- and a number)")
     server.add_argument(
@@ -220,10 +220,17 @@ def _target(parsed: argparse.Namespace, url: str) -> "Target":
     return Target(
         url=url,
         dialect=Dialect(parsed.dialect),
-        token=parsed.token,
+        token=parsed.token or "",
         query=parsed.query,
         timeout=parsed.timeout,
     )
+
+
+def _something(text: str) -> str:
+    """Return an option's value, which a variable that is not set would leave empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: give it a value, or leave the option out")
+    return text
 
 
 def _at_least(kind: type, low: float) -> Any:

@@ -1,6 +1,9 @@
 """Settings: what an operator may choose, from flags, the environment and a TOML file, in this order
 of precedence.
 
+What is set and empty is an error, wherever it is: a secret that a failed command left empty would
+otherwise be no secret, and everybody let in without a word.
+
 Every setting is a field of `Settings`; its name is the flag (`--idle-seconds`), the variable
 (`PLAIT_IDLE_SECONDS`) and the key (`idle_seconds`). An unknown one is an error that names it.
 docs/configuration.md describes each; a test compares.
@@ -29,6 +32,10 @@ def _whole(text: str) -> int:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _words_or_none(text: str) -> tuple[str, ...]:
+    return () if text.strip() == "none" else _words(text)
 
 
 def _truth(text: str) -> bool:
@@ -119,8 +126,8 @@ class Settings:
     )
     trusted_proxies: tuple[str, ...] = _setting(
         ("127.0.0.1", "::1"),
-        "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed; or *",
-        _words,
+        "addresses or networks of proxies whose X-Forwarded-For and -Proto count; or *, or none",
+        _words_or_none,
     )
     idle_seconds: float = _setting(
         30.0, "how long a room stays in memory after its last client left", float, 0
@@ -224,8 +231,12 @@ def load(
     Raises:
         ConfigError: a setting is unknown or has a value that it can't have; names where.
     """
-    path = file or environment.get(PREFIX + "CONFIG")
-    values = _from_file(Path(path)) if path else {}
+    given = {"--config": file, PREFIX + "CONFIG": environment.get(PREFIX + "CONFIG")}
+    for origin, path in given.items():
+        if path is not None:
+            _refuse_empty("config", path, origin)
+    path = next((path for path in given.values() if path is not None), None)
+    values = {} if path is None else _from_file(Path(path))
     values |= _from_environment(environment)
     values |= {
         name: _parse(name, text, _flag(name)) for name, text in flags.items() if text is not None
@@ -257,6 +268,7 @@ def _field(name: str) -> "Field[Any]":
 
 
 def _parse(name: str, text: str, origin: str) -> Any:
+    _refuse_empty(name, text, origin)
     metadata = _field(name).metadata
     try:
         value = metadata["parse"](text)
@@ -266,6 +278,18 @@ def _parse(name: str, text: str, origin: str) -> Any:
         shown = "what is given" if metadata["secret"] else repr(text)
         raise ConfigError(f"{origin}: {shown} can't be used: {why}") from None
     return _within(name, value, origin)
+
+
+def _refuse_empty(name: str, text: str, origin: str) -> None:
+    """Refuse a value that says nothing: spaces, or commas and no word between them."""
+    if text.strip(" \t\r\n,"):
+        return
+    leave = {"--": "leave the option out", PREFIX: "unset the variable"}
+    without = next(
+        (said for prefix, said in leave.items() if origin.startswith(prefix)), "take the line out"
+    )
+    makes = " (`plait token secret` makes one)" if name == "token_secret" else ""
+    raise ConfigError(f"{origin} is set, and empty: give it a value{makes}, or {without}")
 
 
 def _within(name: str, value: Any, origin: str) -> Any:
@@ -292,12 +316,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
+        content = path.read_bytes().decode()
+        table = tomllib.loads(content)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    if not content.strip():
+        raise ConfigError(f"{path} is empty: write settings into it, or do without it")
     values = {}
     for name, value in table.items():
         origin = f"{name} in {path}"
@@ -310,7 +336,12 @@ def _typed(name: str, value: Any, origin: str) -> Any:
     """Return a value of the file as the setting's type."""
     default = _field(name).default
     if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(str(each) for each in value)
+        words = [str(each) for each in value]
+        # A list of nothing says that it is meant to be empty; where that is a secret, it is not.
+        if _field(name).metadata["secret"] or words:
+            for word in words or [""]:
+                _refuse_empty(name, word, origin)
+        return tuple(words)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return _within(name, float(value), origin)
     if isinstance(value, str):

@@ -60,11 +60,17 @@ def variables_of_kubernetes() -> dict[str, str]:
 
 
 def variables_of_compose(**given: str) -> dict[str, str]:
-    """Return the variables of a node, with these in place of what is in `.env`."""
+    """Return the variables of a node, with these in place of what is in `.env`.
+
+    One without a value is passed on if it is set, and is not set if not.
+    """
     environment = parsed(DEPLOY / "compose.yaml")["services"]["plait-1"]["environment"]
     return {
         name: re.sub(r"\$\{(\w+)(:[^}]*)?\}", lambda found: given.get(found[1], ""), str(value))
         for name, value in environment.items()
+        if value is not None
+    } | {
+        name: given[name] for name, value in environment.items() if value is None and name in given
     }
 
 
@@ -131,7 +137,11 @@ def test_variables_are_settings(path: Path) -> None:
 
 def test_values_of_variables_can_be_used() -> None:
     image = dict(re.findall(r"\b(PLAIT_\w+)=(\S+)", " ".join(instructions("ENV"))))
-    for variables in (variables_of_kubernetes(), image, variables_of_compose()):
+    compose = variables_of_compose(
+        PLAIT_TOKEN_SECRET="x" * 32, PLAIT_ALLOW_ORIGIN="https://app.example.org"
+    )
+    assert "https://app.example.org" in load({}, compose).allow_origin
+    for variables in (variables_of_kubernetes(), image):
         load({}, variables)
 
 
@@ -292,7 +302,8 @@ def test_only_tokens_let_anybody_in() -> None:
 
 
 def test_a_secret_that_nobody_made_is_not_accepted() -> None:
-    assert not configured(load({}, variables_of_compose()))
+    with pytest.raises(ConfigError, match="PLAIT_TOKEN_SECRET is set, and empty"):
+        load({}, variables_of_compose())
     with pytest.raises(ConfigError, match="token_secret"):
         check(load({}, variables_of_kubernetes()))
 
@@ -316,7 +327,7 @@ def test_compose_believes_the_balancer_and_nobody_else() -> None:
 
 
 def test_no_deployment_believes_everybody() -> None:
-    for variables in (variables_of_compose(), variables_of_kubernetes()):
+    for variables in (variables_of_compose(PLAIT_TOKEN_SECRET="x" * 32), variables_of_kubernetes()):
         settings = load({}, variables)
         assert settings.trusted_proxies != Settings().trusted_proxies
         assert "*" not in trusted(settings.trusted_proxies)

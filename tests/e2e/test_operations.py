@@ -58,8 +58,8 @@ class Operator:
         if not plait.exists():
             plait.write_text(f'#!/bin/sh\nexec {sys.executable} -m plait.server "$@"\n')
             plait.chmod(0o755)
-        variables |= {"PLAIT": str(plait), "SNAPSHOT_FOLDER": str(self.snapshots)}
-        variables.setdefault("PLAIT_STORE", self.server.store_url)
+        places = {"PLAIT": str(plait), "SNAPSHOT_FOLDER": str(self.snapshots)}
+        variables = places | {"PLAIT_STORE": self.server.store_url} | variables
         return await self._run([str(SCRIPTS / name), *arguments], variables)
 
     async def restore_room(self, *arguments: str) -> Ended:
@@ -369,6 +369,9 @@ async def test_nightly_snapshots_are_kept_in_number(operator: Operator) -> None:
     kept = sorted(operator.snapshots.glob("plait-*.db"))
     assert kept == [*old[3:], Path(ended.out.strip())]
     assert other.exists()
+    for empty in ("SNAPSHOT_KEEP", "SNAPSHOT_FOLDER", "PLAIT"):
+        ended = await operator.script("nightly-snapshot", **{empty: ""})
+        assert ended.code == 2 and empty in ended.err
     assert await operator.script("nightly-snapshot", SNAPSHOT_KEEP="0") == Ended(
         2,
         "",

@@ -115,6 +115,13 @@ def test_editors_are_spread_over_nodes(together: bool) -> None:
         assert met == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
 
 
+def test_a_token_that_is_empty_is_not_taken_for_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["bench", "--url", URL, "--token", ""])
+    assert exit.value.code == cli.MISUSED
+    assert "--token: is empty" in capsys.readouterr().err
+
+
 def test_every_preset_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["bench", "--help"])

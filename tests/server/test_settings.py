@@ -52,6 +52,7 @@ def test_lists_and_switches_have_their_forms(tmp_path: Path) -> None:
         ({"PLAIT_IDLE_SECONDS": "nan"}, "it has to be at least 0"),
         ({"PLAIT_LOG_LEVEL": "loud"}, "one of debug, info, warning, error is expected"),
         ({"PLAIT_ALLOW_ANONYMOUS": "maybe"}, "true or false is expected"),
+        ({"PLAIT_CONFIG": ""}, "PLAIT_CONFIG is set, and empty: give it a value, or unset the"),
     ],
 )
 def test_a_bad_variable_is_named_and_explained(environment: dict[str, str], said: str) -> None:
@@ -69,6 +70,13 @@ def test_a_bad_variable_is_named_and_explained(environment: dict[str, str], said
         ("host = 1", "text is expected"),
         ("port = 70000", "from 0 to 65535"),
         ("port =", "is not TOML"),
+        (" \n", "is empty"),
+        ('token_secret = ""', "empty: give it a value (`plait token secret` makes one), or take"),
+        ("token_secret = []", "is set, and empty"),
+        ('token_secret = [" "]', "is set, and empty"),
+        ('allow_origin = ["https://a.example", ""]', "is set, and empty"),
+        ('auth_secret = " "', "is set, and empty"),
+        ('port = ""', "is set, and empty"),
     ],
 )
 def test_a_bad_file_is_named_and_explained(tmp_path: Path, text: str, said: str) -> None:
@@ -77,6 +85,28 @@ def test_a_bad_file_is_named_and_explained(tmp_path: Path, text: str, said: str)
     with pytest.raises(ConfigError) as raised:
         load({}, {}, str(file))
     assert said in str(raised.value) and "plait.toml" in str(raised.value)
+
+
+@pytest.mark.parametrize("empty", ["", " ", ",\n"])
+def test_what_is_set_and_empty_is_refused_wherever_it_is(empty: str, tmp_path: Path) -> None:
+    """A secret that a failed command left empty would otherwise mean that there is none."""
+    for name in NAMES:
+        with pytest.raises(ConfigError, match=f"PLAIT_{name.upper()} is set, and empty") as raised:
+            load({}, {f"PLAIT_{name.upper()}": empty})
+        assert "unset the variable" in str(raised.value)
+        flag = f"--{name.replace('_', '-')}"
+        with pytest.raises(ConfigError, match=f"{flag} is set, and empty") as raised:
+            load({name: empty}, {})
+        assert "leave the option out" in str(raised.value)
+    with pytest.raises(ConfigError, match="--config is set, and empty"):
+        load({}, {}, empty)
+
+
+def test_a_list_may_be_empty_where_that_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "plait.toml"
+    file.write_text("trusted_proxies = []\n")
+    assert load({}, {}, str(file)).trusted_proxies == ()
+    assert load({}, {"PLAIT_TRUSTED_PROXIES": "none"}).trusted_proxies == ()
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
