@@ -5,6 +5,7 @@ and into WAL mode, which makes files appear beside it. A backup must stay what i
 made, also on a disk that can't be written.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,11 @@ class Archive:
 
     async def check(self) -> Sequence[str]:
         """Return what is wrong with the file, in sentences."""
-        return await self._connection.run(sqlite_check.check, self.path)
+        try:
+            return await self._connection.run(sqlite_check.check, self.path)
+        except asyncio.CancelledError:
+            await self._connection.interrupt()  # the thread would go on to the end
+            raise
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:

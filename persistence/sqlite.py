@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -209,12 +209,22 @@ class SqliteStore:
             if progress is not None:
                 loop.call_soon_threadsafe(progress, what, done, total)
 
+        checking: list[sqlite3.Connection] = []
+
         def work() -> Sequence[str]:
             with closing(open_file(self.path, busy_seconds=self._busy_seconds)) as connection:
+                checking.append(connection)
                 return sqlite_check.check(connection, self.path, report)
 
-        with translated(self.path):
-            return await asyncio.to_thread(work)
+        try:
+            with translated(self.path):
+                return await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            # The thread would go on to the end, and the process wait for it.
+            for connection in checking:
+                with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                    connection.interrupt()
+            raise
 
     async def put_record(self, record: Record, *, new: bool = False) -> bool:
         """Put a record in the place of another."""

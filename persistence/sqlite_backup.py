@@ -1,6 +1,5 @@
 """Copy an SQLite store to another file while it is in use."""
 
-import os
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +8,7 @@ from pathlib import Path
 from plait.persistence.files import (
     copy_database,
     disk_errors,
-    force_to_disk,
+    put_in_place,
     refuse_existing,
     temporary_beside,
 )
@@ -40,5 +39,4 @@ def back_up(
         temporary.touch(exist_ok=False)
         with translated(source), closing(open_file(source, busy_seconds=5)) as connection:
             copy_database(connection, temporary, between_pages)
-        os.rename(temporary, target)
-        force_to_disk(target.parent)
+        put_in_place(temporary, target)

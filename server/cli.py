@@ -38,7 +38,7 @@ PIPE_CLOSED = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if it failed or found problems, 2 if it was not
-    understood, 130 if it was interrupted.
+    understood, 130 if it was interrupted (143 by SIGTERM, 129 as its terminal was closed).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks must not end a listing.
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PlaitError, StoreError) as error:
         print(f"plait: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("plait: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return getattr(interruption, "exit_code", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has enough. Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -196,6 +196,7 @@ def _add_export_and_import(add: Callable[..., argparse.ArgumentParser]) -> None:
         default="update",
         help="update: everything, for `docs import` or Y.applyUpdate; json: the content, to read",
     )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
     parser = add(
         "import",
         "make a document of a file",
@@ -226,7 +227,11 @@ async def _export(command: "Command", parsed: argparse.Namespace) -> int:
     from plait.server.cli_documents import export_document
 
     return await export_document(
-        command, parsed.name, parsed.target, as_json=parsed.format == "json"
+        command,
+        parsed.name,
+        parsed.target,
+        as_json=parsed.format == "json",
+        force=parsed.force,
     )
 
 

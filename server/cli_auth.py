@@ -1,7 +1,6 @@
 """What `plait token` does: each function is a command and returns its exit code."""
 
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +37,7 @@ from plait.server.cli_auth_words import (
 )
 from plait.server.command import Command
 from plait.server.errors import BadRequest, PlaitError
+from plait.server.interruption import standard_input
 from plait.server.settings import Settings
 from plait.server.terminal import Misused, Terminal, printable, time_text
 
@@ -261,7 +261,7 @@ async def _store_if_any(command: Command) -> AsyncIterator[Store]:
 
 def _token(given: str) -> str:
     """Return a token that is named, or that comes from standard input."""
-    token = (sys.stdin.read() if given == "-" else given).strip()
+    token = (standard_input().decode(errors="replace") if given == "-" else given).strip()
     if not token:
         raise Misused("there is no token")
     return token

@@ -1,7 +1,6 @@
 """The options of `plait token` and `plait key`. Parsing only."""
 
 import argparse
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -191,13 +190,14 @@ def _secret(parsed: argparse.Namespace) -> int:
 def _create(parsed: argparse.Namespace) -> int:
     from plait.server.cli_auth import create_token
     from plait.server.command import Command
+    from plait.server.interruption import run
     from plait.server.terminal import Terminal
 
     command = Command(
         settings.from_process({}, parsed.config),
         Terminal(as_json=parsed.json, quiet=parsed.quiet),
     )
-    return asyncio.run(
+    return run(
         create_token(
             command,
             parsed.subject,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.persistence import DocumentInfo, Store
-from plait.persistence.files import disk_errors, force_to_disk, temporary_beside
+from plait.persistence.files import disk_errors, force_to_disk, put_in_place, temporary_beside
 from plait.server.apart import run_apart
 from plait.server.command import Command
 from plait.server.content import roots_as_json
@@ -21,6 +21,7 @@ from plait.server.errors import (
     UpdateRefused,
 )
 from plait.server.facts import Facts, facts
+from plait.server.interruption import at_once, standard_input
 from plait.server.recovery import append, documents, stored_or_deleted
 from plait.server.state import APART_SECONDS, Import, rows_for, run_on, whole_state
 from plait.server.terminal import (
@@ -38,6 +39,7 @@ from plait.server.wire.readiness import in_words
 
 PREVIEW_CHARACTERS = 300
 """Of each root's content."""
+TO_REPLACE = "replace it with --force, or choose another name"
 NOTICE_SECONDS = 5.0
 """In which a server on the store has noticed a deletion: it looks once a second."""
 
@@ -91,14 +93,25 @@ async def show_document(command: Command, name: str) -> int:
 
 
 async def export_document(
-    command: Command, name: str, target: str | None, *, as_json: bool = False
+    command: Command,
+    name: str,
+    target: str | None,
+    *,
+    as_json: bool = False,
+    force: bool = False,
 ) -> int:
-    """Write a document's whole state to a file, or to standard output (None or `-`)."""
+    """Write a document's whole state to a file, or to standard output (None or `-`).
+
+    Args:
+        force: replace a file that is there.
+    """
     to_pipe = target in (None, "-")
     if to_pipe and not as_json and sys.stdout.isatty():
         raise Misused("an update is not text: name a file with -o FILE, or ask for --format json")
     if to_pipe and command.terminal.as_json:
         raise Misused("standard output can't take both the document and --json: add -o FILE")
+    if target is not None and target != "-":
+        _may_write(Path(target), force)
     async with command.store() as store:
         stored = await stored_or_deleted(store, await known(store, name))
     content, waiting = await run_on(whole_state, stored, command.limits)
@@ -113,7 +126,7 @@ async def export_document(
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return 0
-    _write(Path(target), content)
+    _write(Path(target), content, force)
     command.terminal.result(
         {"name": name, "file": target, "bytes": len(content)},
         f"Wrote {size_text(len(content))} to {target}.",
@@ -309,17 +322,41 @@ def _check_new_name(name: str, command: Command) -> None:
 
 def _read(source: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        if source == "-":
+            return standard_input()
+        with at_once():  # it may be a pipe
+            return Path(source).read_bytes()
     except OSError as error:
         raise PlaitError(f"{source} can't be read: {error.strerror}") from None
 
 
-def _write(target: Path, content: bytes) -> None:
+def _may_write(target: Path, force: bool) -> None:
+    """Raise if a file is in the way; what is no file (a pipe, `/dev/stdout`) takes all it is given.
+
+    Raises:
+        Misused: there is one, and nothing says that it may be replaced.
+    """
+    if target.is_dir():
+        raise Misused(f"{target} is a folder: name a file in it")
+    if os.path.lexists(target) and not _is_special(target) and not force:
+        raise Misused(f"{target} is there already: {TO_REPLACE}")
+
+
+def _write(target: Path, content: bytes, force: bool) -> None:
     """Write a file as a whole or not at all."""
-    with disk_errors(target), temporary_beside(target) as temporary:
-        temporary.write_bytes(content)
-        force_to_disk(temporary)
-        os.replace(temporary, target)
+    with disk_errors(target):
+        if _is_special(target):
+            target.write_bytes(content)
+            return
+        target = target.resolve() if force else target  # what a link leads to, not the link
+        with temporary_beside(target) as temporary:
+            temporary.write_bytes(content)
+            force_to_disk(temporary)
+            put_in_place(temporary, target, replace=force, hint=f"{TO_REPLACE.capitalize()}.")
+
+
+def _is_special(target: Path) -> bool:
+    return target.exists() and not target.is_file() and not target.is_dir()
 
 
 def _now_ms() -> int:

@@ -3,7 +3,6 @@ of what works on a store.
 """
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -96,6 +95,7 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
 def run_on_store(work: Work, parsed: argparse.Namespace) -> int:
     """Run what works on a store, with the settings of the process; return its exit code."""
     from plait.server.command import Command
+    from plait.server.interruption import run
     from plait.server.memory import raise_stack_limit
     from plait.server.terminal import Terminal
 
@@ -105,6 +105,6 @@ def run_on_store(work: Work, parsed: argparse.Namespace) -> int:
         as_json=parsed.json, quiet=parsed.quiet, assume_yes=getattr(parsed, "yes", False)
     )
     try:
-        return asyncio.run(work(Command(chosen, terminal), parsed))
+        return run(work(Command(chosen, terminal), parsed))
     finally:
         terminal.clear()

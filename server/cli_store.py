@@ -13,6 +13,7 @@ from plait.server.cli_transfer import restore_into_empty
 from plait.server.command import Command
 from plait.server.compaction import Compactor
 from plait.server.errors import PlaitError
+from plait.server.interruption import at_once
 from plait.server.recovery import Recovered, documents, recover
 from plait.server.terminal import counted, printable, size_text
 from plait.server.verification import Problem, verify
@@ -166,7 +167,8 @@ def _restore_file(command: Command, backup: Path, target: Path) -> int:
         command.terminal.confirm(
             f"This replaces the store {target} by {backup}, and keeps the old one beside it."
         )
-    aside = restore_file(backup, target)
+    with at_once():
+        aside = restore_file(backup, target)
     kept = f" The old one is {aside}." if aside else ""
     command.terminal.result(
         {"store": str(target), "restored": str(backup), "aside": str(aside) if aside else None},

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plait.server.errors import ConfigError, PlaitError
+from plait.server.interruption import at_once
 
 REDRAW_SECONDS = 0.1
 """Between two states of the progress line on a terminal."""
@@ -107,7 +108,14 @@ class Terminal:
         if not sys.stdin.isatty():
             raise Misused(f"{what} {otherwise}")
         print(f"{what} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        answer = ""
+        try:
+            with at_once():
+                answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):  # Ctrl-C, Ctrl-D
+                print(file=sys.stderr)
+        if answer.strip().lower() not in ("y", "yes"):
             raise Declined("nothing was done")
 
 

@@ -39,6 +39,7 @@ LAYERS = (
     # The process: what anything may say, obey and use.
     "server server.clock server.errors server.limits server.memory",
     "server.apart server.heads server.origins server.pace server.settings server.tempo",
+    "server.interruption",
     "server.terminal",
     "server.turns",
     "server.logs",

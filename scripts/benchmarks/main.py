@@ -52,6 +52,8 @@ def main() -> int:
     """Measure, print, and return the exit code: 0, or 1 if Plait could not be measured."""
     parser = _parser()
     parsed = parser.parse_args()
+    if parsed.json and Path(parsed.json).exists():
+        parser.error(f"{parsed.json} is there already: choose another name, or remove it")
     try:
         own = plait(shlex.split(parsed.plait_options), compiled=not parsed.not_compiled)
         kinds = [own, *(PEERS[name] for name in parsed.peer)]
@@ -132,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         default=clusters.STORES[0],
         help=f"what several nodes of Plait share (default: {clusters.STORES[0]})",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures to a file")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to a new file")
     parser.add_argument(
         "--markdown", action="store_true", help="print tables for docs/benchmarks.md"
     )

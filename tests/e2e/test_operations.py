@@ -144,7 +144,7 @@ def shown(update: bytes) -> str:
 async def exported(operator: Operator, name: str) -> bytes:
     """Return a document as the command exports it."""
     target = operator.folder / "exported"
-    await operator.done("docs", "export", name, "-o", str(target))
+    await operator.done("docs", "export", name, "-o", str(target), "--force")
     return target.read_bytes()
 
 

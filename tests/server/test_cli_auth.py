@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import time
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,7 @@ def test_a_token_is_explained(plait: Plait, monkeypatch: pytest.MonkeyPatch) -> 
     assert lines["Expires"].endswith("in 60 minutes")
     assert lines["Here"] == "write on notes/1"
     assert lines["Accepted"] == "by jwt"
-    monkeypatch.setattr("sys.stdin", StringIO(token + "\n"))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(f"{token}\n".encode())))
     told = plait.json("token", "inspect", "-", "--document", "todo")
     assert told["accepted"] and told["refusal"] is None
     assert told["token"]["subject"] == "ann"

@@ -42,7 +42,7 @@ class Plait:
     def exported(self, name: str) -> bytes:
         """Return a document's whole state."""
         path = self.folder / "exported"
-        assert self("docs", "export", name, "-o", str(path)) == 0, self.err
+        assert self("docs", "export", name, "-o", str(path), "--force") == 0, self.err
         return path.read_bytes()
 
 
@@ -78,11 +78,38 @@ def test_what_is_imported_is_exported(plait: Plait, ann: Author) -> None:
     assert plait.exported("notes") == ann.state()
 
 
-def test_a_file_in_the_way_of_an_export_is_replaced_as_a_whole(plait: Plait, ann: Author) -> None:
-    plait.exported("notes")
+def test_a_file_in_the_way_of_an_export_is_replaced_by_force_alone(
+    plait: Plait, ann: Author
+) -> None:
+    mine = plait.file(b"mine", "mine")
+    (plait.folder / "link").symlink_to(mine)
+    (plait.folder / "nowhere").symlink_to("gone")
+    for way in ("mine", "link", "nowhere"):
+        assert plait("docs", "export", "notes", "-o", str(plait.folder / way)) == cli.MISUSED
+        assert f"{way} is there already" in plait.err and "--force" in plait.err
+    assert Path(mine).read_bytes() == b"mine"
+    assert plait("docs", "export", "notes", "-o", str(plait.folder), "--force") == cli.MISUSED
     assert plait("docs", "delete", "notes", "--yes") == 0
-    assert plait.exported("notes") == ann.state(), "a deleted document can be exported"
+    assert plait("docs", "export", "notes", "-o", str(plait.folder / "link"), "--force") == 0
+    assert Path(mine).read_bytes() == ann.state(), "a deleted document can be exported"
+    assert (plait.folder / "link").is_symlink()
     assert [each.name for each in plait.folder.iterdir() if "tmp" in each.name] == []
+
+
+def test_a_file_that_comes_while_it_is_exported_stays(
+    plait: Plait, ann: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the end a large document takes its time."""
+    mine = plait.file(b"mine", "mine")
+    monkeypatch.setattr("plait.server.cli_documents._may_write", lambda *_: None)
+    assert plait("docs", "export", "notes", "-o", mine) == cli.FAILED
+    assert "mine is there already" in plait.err and "--force" in plait.err
+    assert Path(mine).read_bytes() == b"mine"
+
+
+def test_an_export_goes_into_what_is_no_file(plait: Plait, ann: Author) -> None:
+    assert plait("docs", "export", "notes", "-o", "/dev/null") == 0
+    assert Path("/dev/null").is_char_device()
 
 
 def test_an_export_goes_to_standard_output(

@@ -50,7 +50,7 @@ class Plait:
     def text(self, name: str) -> str:
         """Return a document's text."""
         path = self.folder / "exported"
-        assert self("docs", "export", name, "-o", str(path)) == 0, self.err
+        assert self("docs", "export", name, "-o", str(path), "--force") == 0, self.err
         return text_of(path.read_bytes())
 
     def on_store(self, work: Callable[[Store], Coroutine[Any, Any, T]], url: str = "") -> T:
