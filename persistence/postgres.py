@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from plait.persistence import (
 from plait.persistence.announcing import Announcer
 from plait.persistence.postgres_address import parse
 from plait.persistence.postgres_connection import (
+    BEGIN_COPYING,
     BEGIN_LONG,
     BEGIN_READING,
     Connections,
+    OneTransaction,
     Session,
 )
 from plait.persistence.postgres_errors import translated
@@ -40,6 +43,7 @@ from plait.persistence.store import (
     Segment,
     Snapshot,
     Stored,
+    StoreUnavailable,
     Update,
     check_compaction,
 )
@@ -276,6 +280,30 @@ class PostgresStore:
         with translated(self.url):
             async with self._connections.transaction(BEGIN_LONG) as session:
                 yield View(session, self.url)
+
+    @asynccontextmanager
+    async def at_once(self, *, alone: bool = False) -> AsyncIterator["PostgresStore"]:
+        """Give a store to write to that is this one in one transaction: all of it is there once the
+        `with` ends well, and none of it if not, whatever happens to this process.
+
+        Args:
+            alone: whether to refuse if another process does the same.
+
+        Raises:
+            StoreUnavailable: another process does.
+        """
+        with translated(self.url):
+            async with self._connections.transaction(BEGIN_COPYING) as session:
+                if alone and not await postgres_schema.locked_for_copying(session):
+                    raise StoreUnavailable(
+                        f"something is being copied into {self.url} at this moment",
+                        hint="Wait until that is done. What was cut off is taken back by the "
+                        "server once it notices.",
+                    )
+                store = copy(self)
+                store._connections = OneTransaction(self._address, session)
+                store._appender = postgres_write.Appender(self._writer, self._announcer)
+                yield store
 
 
 class View:

@@ -60,6 +60,13 @@ BEGIN_LONG = """
 """
 """For work on the whole store. It holds no locks that anybody waits for."""
 
+BEGIN_COPYING = f"""
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min';
+    {DURABLE}
+"""
+"""For filling a store, by somebody who is alone in it."""
+
 
 @cache
 def named(statement: str, schema: str) -> str:
@@ -231,6 +238,35 @@ class Connections:
                         raise
             async with self.transaction(BEGIN_WRITING) as session:
                 return await work(session)
+
+
+class OneTransaction(Connections):
+    """Stands for the connections to a store within a transaction, of which all that is read and
+    written becomes a part. Who began it ends it.
+    """
+
+    def __init__(self, address: Address, session: Session) -> None:
+        super().__init__(address)
+        self._session = session
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Give the one connection."""
+        yield self._session
+
+    @asynccontextmanager
+    async def transaction(self, begin: str) -> AsyncIterator[Session]:
+        """Give the one connection, on which everything is in the transaction already."""
+        yield self._session
+
+    async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T | None:
+        """Return None: a statement that got in another's way would end the transaction."""
+        return None
+
+    async def write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run work once, for the same reason."""
+        with translated(self._address.url):
+            return await work(self._session)
 
 
 async def _leave_as_it_is(connection: object) -> None:

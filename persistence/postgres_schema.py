@@ -9,6 +9,8 @@ documents are kept as in an SQLite store (`schema`), and `last_seq` beside them,
 asks for changes need not look at the rows of documents that have not moved.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 
 from plait.persistence.postgres_connection import Connections, Session
@@ -18,6 +20,13 @@ Migration = str
 
 MIGRATE_SECONDS = 3600.0
 """For one migration, or for another node's that is waited for."""
+
+COPYING = 0x506C61697463
+"""“Plaitc”: the advisory lock of who fills a store, together with the schema's name."""
+
+COPYING_SECONDS = 5.0
+"""For another one to end, or to be noticed to have ended."""
+ASK_AGAIN_SECONDS = 0.1
 
 LOCK = 0x506C616974
 """“Plait”: the advisory lock under which migrations run, together with the schema's name."""
@@ -144,6 +153,23 @@ async def version_of(session: Session, newest: int = len(MIGRATIONS)) -> int:
             hint="Install the newer version again, or restore a backup made by this one.",
         )
     return version
+
+
+async def locked_for_copying(session: Session) -> bool:
+    """Return whether nobody else fills the store; nobody else can until the transaction ends.
+
+    The server takes a moment to notice that who did was killed.
+    """
+    deadline = time.monotonic() + COPYING_SECONDS
+    while True:
+        row = await session.first(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended($1, $2))", session.schema, COPYING
+        )
+        if row is not None and row[0]:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
 async def migrate(

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,18 +37,34 @@ def restore_file(backup: Path, target: Path) -> Path | None:
     with disk_errors(target), temporary_beside(target) as temporary:
         temporary.touch(exist_ok=False)
         _copy_and_examine(backup, temporary)
-        lock = StoreLock(target)
-        if not lock.acquire_exclusive():
-            raise StoreUnavailable(
-                f"the store {target} is in use by a server", hint="Stop the server first."
-            )
-        try:
-            aside = _set_aside(target) if target.exists() else None
-            os.replace(temporary, target)
-            force_to_disk(target.parent)
-            return aside
-        finally:
-            lock.release()
+        with alone_with(target):
+            return take_place(temporary, target)
+
+
+@contextmanager
+def alone_with(store: Path) -> Iterator[None]:
+    """Let no server begin to use a store.
+
+    Raises:
+        StoreUnavailable: one uses it.
+    """
+    lock = StoreLock(store)
+    if not lock.acquire_exclusive():
+        raise StoreUnavailable(
+            f"the store {store} is in use by a server", hint="Stop the server first."
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def take_place(temporary: Path, target: Path) -> Path | None:
+    """Put a file in the place of a store that nobody uses; return where the old one went."""
+    aside = _set_aside(target) if target.exists() else None
+    os.replace(temporary, target)
+    force_to_disk(target.parent)
+    return aside
 
 
 def _copy_and_examine(backup: Path, copy: Path) -> None:

@@ -88,7 +88,7 @@ class SqliteStore:
     async def open(self) -> None:
         """Connect, and bring the schema forward."""
         assert self._writing is None, "a store is opened once"
-        _refuse_unusable(self.path)
+        refuse_unusable(self.path)
         if self._lock is not None:
             self._lock.acquire_shared()
         try:
@@ -309,7 +309,7 @@ class SqliteStore:
         return connection
 
 
-def _refuse_unusable(path: Path) -> None:
+def refuse_unusable(path: Path) -> None:
     """Say what is wrong with a path before SQLite says "unable to open database file"."""
     folder = path.parent
     if not folder.is_dir():

@@ -1,14 +1,23 @@
 """Copy one store into another of any kind, through the contract alone."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from plait.persistence.files import disk_errors, force_to_disk, refuse_existing, temporary_beside
-from plait.persistence.sqlite import SqliteStore
+from plait.persistence.files import (
+    copy_database,
+    disk_errors,
+    force_to_disk,
+    put_in_place,
+    refuse_existing,
+    temporary_beside,
+)
+from plait.persistence.restore import alone_with, take_place
+from plait.persistence.sqlite import SqliteStore, refuse_unusable
+from plait.persistence.sqlite_connection import open_file
+from plait.persistence.sqlite_errors import translated
 from plait.persistence.store import (
     DocumentInfo,
     Event,
@@ -59,6 +68,9 @@ class Shared(Protocol):
 
     def reading(self) -> AbstractAsyncContextManager[Source]:
         """Give it as it is at this moment, for the length of a `with`."""
+
+    def at_once(self, *, alone: bool = False) -> AbstractAsyncContextManager[Store]:
+        """Give it to write to; all that is written is there once the `with` ends well, or none."""
 
 
 class _Ready(NamedTuple):
@@ -200,14 +212,53 @@ def _outline(info: DocumentInfo) -> tuple[object, ...]:
 
 async def back_up_by_copying(source: Source, target: Path, progress: Progress | None) -> None:
     """Write the content of a store into a new SQLite file, which is there as a whole or not."""
+    async with new_file(target) as copy:
+        await copy_store(source, copy, progress)
+
+
+@asynccontextmanager
+async def new_file(target: Path) -> AsyncIterator[SqliteStore]:
+    """Give an empty store, which gets its name when the `with` ends well; before, nothing is there.
+
+    Raises:
+        StoreError: there is a file of that name.
+        StoreUnavailable: the file can't be written.
+    """
     refuse_existing(target)
-    with disk_errors(target), temporary_beside(target) as temporary:
-        copy = SqliteStore(temporary)
-        await copy.open()
-        try:
-            await copy_store(source, copy, progress)
-        finally:
-            await copy.close()
-        force_to_disk(temporary)
-        os.rename(temporary, target)
-        force_to_disk(target.parent)
+    refuse_unusable(target)
+    with temporary_beside(target) as temporary:
+        async with _opened(temporary) as copy:
+            yield copy
+        with disk_errors(target):
+            force_to_disk(temporary)
+            put_in_place(temporary, target)
+
+
+@asynccontextmanager
+async def refilled_file(target: Path) -> AsyncIterator[SqliteStore]:
+    """Give a copy of a store, which takes its place when the `with` ends well.
+
+    Nobody can serve it meanwhile. The old one is kept, as `restore_file` does.
+
+    Raises:
+        StoreUnavailable: a server uses the store, or a file can't be written.
+    """
+    with temporary_beside(target) as temporary, alone_with(target):
+        with disk_errors(target), translated(target):
+            with closing(open_file(target, busy_seconds=5)) as connection:
+                copy_database(connection, temporary, lambda done, total: None)
+        async with _opened(temporary) as copy:
+            yield copy
+        with disk_errors(target):
+            force_to_disk(temporary)
+            take_place(temporary, target)
+
+
+@asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()

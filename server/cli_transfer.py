@@ -8,7 +8,15 @@ from plait.persistence import Store, StoreCorrupt, StoreUnavailable, schema
 from plait.persistence.archive import Archive
 from plait.persistence.sqlite_connection import open_file
 from plait.persistence.sqlite_errors import translated
-from plait.persistence.transfer import Shared, Source, all_documents, copy_store, differences
+from plait.persistence.transfer import (
+    Shared,
+    Source,
+    all_documents,
+    copy_store,
+    differences,
+    new_file,
+    refilled_file,
+)
 from plait.server.command import Command
 from plait.server.terminal import counted
 
@@ -16,7 +24,8 @@ BUSY_SECONDS = 5.0
 
 
 async def copy_stores(command: Command, source_url: str, target_url: str) -> int:
-    """Copy all documents of a store into another that has none, of any kind.
+    """Copy all documents of a store into another that has none, of any kind. What is interrupted
+    leaves it as it was.
 
     Raises:
         StoreUnavailable: a server runs on the source, or the target has documents.
@@ -29,15 +38,8 @@ async def copy_stores(command: Command, source_url: str, target_url: str) -> int
             hint="Stop it first, so that nothing is written that the copy would lack; or copy a "
             "backup of it (plait store backup).",
         )
-    async with source.store() as store, target.store(create=True) as new:
-        if not await is_empty(new):
-            raise StoreUnavailable(
-                f"{target.where} has documents already",
-                hint="Name a file that does not exist, or in PostgreSQL another ?schema=. What "
-                "an interrupted copy left behind can be removed.",
-            )
-        async with _standing_still(store) as still:
-            count = await copy_into(command, still, new)
+    async with source.store() as store, _standing_still(store) as still, _to_fill(target) as new:
+        count = await copy_into(command, still, new)
     command.terminal.result(
         {"from": source.where, "to": target.where, "documents": count},
         f"Copied {counted(count, 'document')} from {source.where} to {target.where}.",
@@ -65,7 +67,8 @@ async def restore_into_empty(command: Command, backup: Path) -> bool:
     async with Archive(backup) as archive, command.store(create=True) as store:
         if not await is_empty(store):
             return False
-        count = await copy_into(command, archive, store)
+        async with _at_once(store) as new:
+            count = await copy_into(command, archive, new)
     command.terminal.result(
         {"store": command.where, "restored": str(backup), "documents": count},
         f"{command.where} is restored from {backup}, with {counted(count, 'document')}.",
@@ -100,6 +103,39 @@ async def is_empty(store: Store) -> bool:
 def _version_of_file(path: Path) -> int:
     with translated(path), closing(open_file(path, busy_seconds=BUSY_SECONDS)) as connection:
         return schema.version_of(connection, path)
+
+
+@asynccontextmanager
+async def _to_fill(target: Command) -> AsyncIterator[Store]:
+    """Give what a copy is written to. It is there as a whole when the `with` ends well, or not.
+
+    Raises:
+        StoreUnavailable: it has documents already, or a server uses its file.
+    """
+    path = target.file
+    if path is not None and not path.exists():
+        async with new_file(path) as store:
+            yield store
+        return
+    async with target.store(create=True) as store:
+        if not await is_empty(store):
+            raise StoreUnavailable(
+                f"{target.where} has documents already",
+                hint="Name a file that does not exist, or in PostgreSQL another ?schema=.",
+            )
+        if path is None:
+            async with _at_once(store) as whole:
+                yield whole
+            return
+    async with refilled_file(path) as store:
+        yield store
+
+
+@asynccontextmanager
+async def _at_once(store: Store) -> AsyncIterator[Store]:
+    assert isinstance(store, Shared), "a store in a file is copied to another one"
+    async with store.at_once(alone=True) as whole:
+        yield whole
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from plait.persistence import DocumentInfo, LoggedUpdate, Store, Stored, Update
 from plait.persistence.archive import Archive
+from plait.persistence.transfer import Shared
 from plait.server.errors import DocumentUnknown
 from plait.server.limits import Limits
 from plait.server.revert import reverting_update
@@ -103,6 +104,17 @@ def _reverting_rows(present: Stored, old: Stored, limits: Limits) -> list[bytes]
 
 
 async def _add(store: Store, archive: Archive, name: str) -> None:
-    """Append a document's log as it is in the backup, with its authors and times."""
-    async for page in log_pages(archive, name):
-        await store.append([Update(name, row.update, row.who, row.at_ms) for row in page])
+    """Append a document's log as it is in the backup, with its authors and times; all or none."""
+    if isinstance(store, Shared):
+        # By the page: a statement takes no more than a few seconds.
+        async with store.at_once() as whole:
+            async for page in log_pages(archive, name):
+                await whole.append(_as_they_were(page))
+        return
+    await store.append(
+        _as_they_were([row async for page in log_pages(archive, name) for row in page])
+    )
+
+
+def _as_they_were(rows: list[LoggedUpdate]) -> list[Update]:
+    return [Update(row.document, row.update, row.who, row.at_ms) for row in rows]

@@ -232,6 +232,23 @@ def test_a_backup_comes_into_a_store_with_documents_by_new_edits(
     assert plait("store", "restore", str(tmp_path / "missing.db")) == cli.FAILED
 
 
+def test_a_document_that_is_missing_comes_back_with_its_history(
+    plait: Plait, ann: Author, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plait.server.recovery.PAGE_ROWS", 2)
+    monkeypatch.setattr("plait.server.cli_documents.NOTICE_SECONDS", 0)
+    for word in ("two ", "three ", "four"):
+        ann.type(word)
+        plait.type("notes", ann)
+    backup = str(tmp_path / "backup.db")
+    assert plait("store", "backup", backup) == 0
+    before = plait.on_store(everything)
+    assert plait("docs", "delete", "notes", "--purge", "--yes") == 0
+    assert plait("store", "restore", backup, "--document", "notes", "--yes") == 0
+    assert "is there again, with its history" in plait.out
+    assert plait.on_store(everything) == before
+
+
 # Copies
 
 
