@@ -26,7 +26,10 @@ NEEDED = (
 )
 UNKNOWN = "the token is not valid here"
 
-Key = tuple[bytes, str | None]
+Key = tuple[bytes] | tuple[bytes, str | None]
+"""What an answer is about: a token whatever it is presented for, or a token presented for one
+document, or, with None, for none. What is said of the latter says nothing about a document.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Verifiers:
         self._anonymous = anonymous
         self._wall = wall
         self._monotonic = monotonic
+        self._per_document = any(each.per_document for each in self._verifiers)
         self._known: OrderedDict[Key, _Known] = OrderedDict()
         self._weight = 0
         self._refused: OrderedDict[Key, tuple[float, str]] = OrderedDict()
@@ -89,7 +93,7 @@ class Verifiers:
                 raise Unauthorized(NEEDED)
             return self._anonymous
         digest = sha256(credential.token.encode(errors="surrogatepass")).digest()
-        for key in ((digest, None), (digest, document)):
+        for key in (_about(digest, document, per_document=each) for each in (False, True)):
             if known := self._remembered(key):
                 return known
         return await self._ask(credential.token, digest, document)
@@ -138,7 +142,7 @@ class Verifiers:
     async def _ask(self, token: str, digest: bytes, document: str | None) -> Principal:
         begun = self._forgotten
         for verifier in self._verifiers:
-            key = (digest, document if verifier.per_document else None)
+            key = _about(digest, document, per_document=verifier.per_document)
             try:
                 principal = await verifier.verify(token, document)
             except Unauthorized as error:
@@ -147,7 +151,8 @@ class Verifiers:
             if principal is not None:
                 self._remember(key, principal, verifier.counts_seconds, begun)
                 return principal
-        self._refuse((digest, None), UNKNOWN, inf, begun)
+        unknown = _about(digest, document, per_document=self._per_document)
+        self._refuse(unknown, UNKNOWN, inf, begun)
         raise Unauthorized(UNKNOWN)
 
     def _remember(self, key: Key, principal: Principal, seconds: float, begun: int) -> None:
@@ -172,3 +177,7 @@ class Verifiers:
     def _drop(self, key: Key) -> None:
         if known := self._known.pop(key, None):
             self._weight -= known.weight
+
+
+def _about(digest: bytes, document: str | None, *, per_document: bool) -> Key:
+    return (digest, document) if per_document else (digest,)

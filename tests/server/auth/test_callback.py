@@ -153,6 +153,26 @@ async def test_an_answer_counts_for_its_document_and_its_time() -> None:
         assert len(running.asked) == 4
 
 
+async def test_who_lists_documents_first_is_let_in_afterwards() -> None:
+    """The grants that are answered for no document are not those of a document."""
+
+    def says(asked: Asked) -> bytes:
+        document = json.loads(asked.body)["document"]
+        if document == "secret":
+            return answer({}, 403)
+        grants = [{"docs": document, "access": "write"}] if document else []
+        return answer({"sub": "ann", "grants": grants})
+
+    async with application(says) as (_, verifiers, _clock):
+        assert (await verifiers.principal(TOKEN, None)).access_to("a", NOW) is Access.NONE
+        for document in ("a", "b"):
+            somebody = await verifiers.principal(TOKEN, document)
+            assert somebody.access_to(document, NOW) is Access.WRITE
+        with pytest.raises(Unauthorized):
+            await verifiers.principal(TOKEN, "secret")
+        assert (await verifiers.principal(TOKEN, "a")).subject == "ann"
+
+
 async def test_it_may_be_asked_each_time() -> None:
     async with application(always(ANN), counts=0) as (running, verifiers, _):
         for _ in range(3):

@@ -27,9 +27,11 @@ class Book:
     per_document: bool = False
     asked: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    about: list[str | None] = field(default_factory=list)
 
     async def verify(self, token: str, document: str | None) -> Principal | None:
         self.asked.append(token)
+        self.about.append(document)
         found = self.known.get(token)
         if self.gate is not None:
             await self.gate.wait()
@@ -96,6 +98,28 @@ async def test_a_refusal_is_remembered_for_a_moment() -> None:
     clock.at += REFUSED_SECONDS
     book.known["bad"] = Principal("better")
     assert (await verifiers.principal(shown("bad"), "x")).subject == "better"
+
+
+QUESTIONS = (None, "x", "y", "None", "")
+
+
+@pytest.mark.parametrize("first", QUESTIONS)
+@pytest.mark.parametrize("token", ["known", "bad", "unknown"])
+async def test_an_answer_about_one_document_says_nothing_of_another_or_of_none(
+    token: str, first: str | None
+) -> None:
+    """`GET /api/docs` asks about no document; what was answered once counted for all of them."""
+    clock = Clock()
+    book = Book({"known": Principal("a"), "bad": Unauthorized("it is bad")}, per_document=True)
+    verifiers = Verifiers([verifier(), book], None, clock, clock)
+    others = [each for each in QUESTIONS if each != first]
+    for document in (first, *others, *others, first):
+        if token == "known":
+            await verifiers.principal(shown(token), document)
+        else:
+            with pytest.raises(Unauthorized):
+                await verifiers.principal(shown(token), document)
+    assert book.about == [first, *others]
 
 
 async def test_that_nobody_knows_is_not_remembered() -> None:
