@@ -22,13 +22,15 @@ import io
 import os
 import pickle
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from plait.server.errors import DocumentBroken, PlaitError
@@ -46,6 +48,10 @@ BESIDE_BYTES = 4096
 """Byte strings from here on travel beside the pickled call."""
 GROUP_BYTES = 1 << 20
 """Smaller ones are sent together, up to about this much."""
+SERVERS_SIGNALS = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+"""They are for the server, also if all processes of a terminal or a service get them: it has to
+store what is in helpers, and then ends them. A helper never sees them.
+"""
 NICENESS = 10
 """Editors come first: the server runs at 0."""
 
@@ -65,12 +71,11 @@ class _Helper:
 
     def __init__(self, *, stays: bool = False) -> None:
         self._channel, its_end = socket.socketpair()
-        with its_end:
+        with its_end, _held_back(SERVERS_SIGNALS):
             self._process = subprocess.Popen(
                 (sys.executable, "-m", __name__, *(["--stay"] if stays else [])),
                 stdin=its_end.fileno(),
                 stdout=subprocess.DEVNULL,
-                # Ctrl-C is for the server, which then decides what becomes of this.
                 start_new_session=True,
             )
         self._used = False
@@ -260,6 +265,18 @@ class Companion:
     def _clear_away(self) -> None:
         if self._helper is not None:
             self._helper.close()
+
+
+@contextmanager
+def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keep signals from this thread, and from processes that it starts: for as long as they live,
+    since that is inherited.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

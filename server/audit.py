@@ -1,8 +1,9 @@
 """The audit log: who was let in or refused, and what was done with rights and documents.
 
-An event is one object of JSON a line: in a file of its own, or in the log under `plait.audit`. A
-flood of one kind is cut short, so that whoever is refused a thousand times a second can't fill the
-disk: of each kind so many are written a second, and how many were left out comes with the next.
+An event is one object of JSON a line: in a file of its own, or in the log under `plait.audit`; in a
+log that is JSON itself, its fields are those of the line. A flood of one kind is cut short, so that
+whoever is refused a thousand times a second can't fill the disk: of each kind so many are written a
+second, and how many were left out comes with the next.
 """
 
 import logging
@@ -12,6 +13,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from plait.server.errors import ConfigError
+from plait.server.logs import Fields
 from plait.server.terminal import json_text
 
 log = logging.getLogger("plait.audit")
@@ -79,10 +81,10 @@ class Audit:
         told |= {name: fact for name, fact in facts.items() if fact not in (None, "")}
         if omitted := self._omitted.pop(event, 0):
             told["omitted"] = omitted
-        line = json_text(told, default=str)
         if self._handler is None:
-            log.info("%s", line)
+            log.info(Fields(event, told))
         else:
+            line = json_text(told, default=str)
             self._handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
 
     def close(self) -> None:

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks must not end a listing.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments is None and sys.argv[1:2] == ["serve"]:
+        # First, since what is wrong with the rest is told in the log's format, too.
+        logs.begin(settings.early_log_format(sys.argv[1:], os.environ))
     try:
         parsed = _parser().parse_args(arguments)
         run: Run = parsed.run
@@ -115,6 +118,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
     flags = {name: getattr(parsed, name) for name in settings.NAMES}
     chosen = settings.from_process(flags, parsed.config)
+    logs.begin(chosen.log_format)
     logs.configure(chosen.log_level, chosen.log_format)
     return serve(chosen)
 

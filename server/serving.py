@@ -1,6 +1,7 @@
 """Run the application in uvicorn: bind, announce, wait for a signal, drain, exit."""
 
 import asyncio
+import logging
 import resource
 import signal
 import socket
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 import uvicorn
 
 from plait.persistence import StoreError
+from plait.server import logs
 from plait.server.app import Plait
 from plait.server.auth import setup
 from plait.server.errors import ConfigError
@@ -19,7 +21,10 @@ from plait.server.memory import raise_stack_limit, settle
 from plait.server.origins import is_loopback
 from plait.server.proxies import trusted
 from plait.server.settings import Settings
+from plait.server.tls import Certificate
 from plait.server.watch import Watch
+
+log = logging.getLogger(__name__)
 
 DESCRIPTORS = 1 << 20
 """Files and sockets that the process would like to have; it gets what the system allows."""
@@ -35,11 +40,13 @@ CLOSE_SECONDS = 5
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 if something could not be
-    stored.
+    stored. SIGHUP ends nothing: certificate and key are read again.
 
     Raises:
         ConfigError: the address or the store can't be used.
     """
+    # Until there is something to read again; and who starts a server may be gone soon.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _check_exposure(settings)
     raise_stack_limit()
     _raise_descriptor_limit()
@@ -67,10 +74,11 @@ def serve(settings: Settings) -> int:
         server_header=False,
     )
     _load(config)
+    certificate = Certificate(config.ssl, settings.tls_cert, settings.tls_key)
     listening = _bind(settings)
-    server = _Server(config, _url(listening, secure=config.is_ssl))
+    server = _Server(config, _url(listening, secure=config.is_ssl), settings.log_format)
     with listening, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_run(plait, server, listening))
+        return runner.run(_run(plait, server, listening, certificate))
 
 
 class _Server(uvicorn.Server):
@@ -78,25 +86,30 @@ class _Server(uvicorn.Server):
     process by the signal.
     """
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, log_format: str) -> None:
         super().__init__(config)
         self._url = url
+        self._log_format = log_format
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         settle()  # which takes 20 ms: before anybody can be kept waiting by it
         await super().startup(sockets)
         if self.started:
-            print(f"Plait serves {self._url}", flush=True)
+            logs.announce(f"Plait serves {self._url}", self._log_format, url=self._url)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-async def _run(plait: Plait, server: _Server, listening: socket.socket) -> int:
+async def _run(
+    plait: Plait, server: _Server, listening: socket.socket, certificate: Certificate
+) -> int:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, certificate.reload)
     try:
         async with AsyncExitStack() as stack:
             try:

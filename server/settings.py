@@ -12,7 +12,7 @@ docs/configuration.md describes each; a test compares.
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -242,6 +242,31 @@ def load(
         name: _parse(name, text, _flag(name)) for name, text in flags.items() if text is not None
     }
     return Settings(**values)
+
+
+def early_log_format(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return what `log_format` is meant to be, before it is known whether the settings can be used:
+    what is wrong with them is to be told in that format as well.
+    """
+    chosen = _given("--log-format", arguments) or environment.get(PREFIX + "LOG_FORMAT")
+    path = _given("--config", arguments) or environment.get(PREFIX + "CONFIG")
+    if not chosen and path:
+        try:
+            chosen = tomllib.loads(Path(path).read_text()).get("log_format")
+        except (OSError, ValueError):
+            pass  # `load` will tell.
+    return "json" if chosen == "json" else "text"
+
+
+def _given(flag: str, arguments: Sequence[str]) -> str:
+    """Return the last value of a flag; empty if it is not given."""
+    found = ""
+    for each, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if each == flag:
+            found = following
+        elif each.startswith(flag + "="):
+            found = each.removeprefix(flag + "=")
+    return found
 
 
 def flag_help(name: str) -> str:

@@ -43,6 +43,7 @@ LAYERS = (
     "server.terminal",
     "server.turns",
     "server.logs",
+    "server.tls",
     # Rights: who somebody is, what they may do, and how they show it.
     "server.auth server.auth.principal",
     "server.auth.asking server.auth.credentials server.auth.signatures server.auth.verifier",

@@ -1,6 +1,8 @@
 """Encrypted connections: https:// and wss:// on the one port, without a proxy in front."""
 
 import asyncio
+import os
+import signal
 import ssl
 import subprocess
 from pathlib import Path
@@ -11,17 +13,18 @@ import trustme
 
 from tests.e2e.conftest import OpenServer
 from tests.support.authors import Author, text_of
+from tests.support.deadlines import eventually
 from tests.support.frames import parse, update
 from tests.support.peer import peer
-from tests.support.server import PLAIT, refused
+from tests.support.server import PLAIT, PlaitProcess, refused
 
 
 class Certificate:
-    """A certificate for 127.0.0.1, and what trusts it."""
+    """A certificate for 127.0.0.1 and localhost, and what trusts it."""
 
-    def __init__(self, folder: Path) -> None:
-        authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1")
+    def __init__(self, folder: Path, kind: trustme.KeyType = trustme.KeyType.ECDSA) -> None:
+        authority = trustme.CA(key_type=kind)
+        issued = authority.issue_cert("127.0.0.1", "localhost", key_type=kind)
         self.chain, self.key = folder / "chain.pem", folder / "key.pem"
         self.chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
@@ -100,6 +103,55 @@ async def test_plain_text_is_not_spoken_there(
     writer.close()
     async with peer(server.ws_url, "room", ssl=certificate.context) as client:
         await client.greeted()
+
+
+async def shown(server: PlaitProcess, trusts: Certificate) -> bool:
+    """Whether a server shows a certificate that is trusted, to who names it and to who does not."""
+    verdicts = set()
+    for name in ("localhost", "127.0.0.1"):  # An address is not named.
+        try:
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=trusts.context, server_hostname=name
+            )
+        except ssl.SSLCertVerificationError:
+            verdicts.add(False)
+        else:
+            verdicts.add(True)
+            writer.close()
+            await writer.wait_closed()
+    (verdict,) = verdicts
+    return verdict
+
+
+@pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
+async def test_sighup_reads_certificate_and_key_again(
+    open_server: OpenServer, certificate: Certificate, tmp_path: Path, kind: trustme.KeyType
+) -> None:
+    """Of another kind of key as well, which a context would have beside the old one. Who is
+    connected stays, and if the files can't be used the certificate before does.
+    """
+    server = await open_server(*certificate.options, secure=True)
+    author = Author(1)
+
+    async def hang_up(times: int) -> None:
+        os.kill(server.pid, signal.SIGHUP)
+        await eventually(lambda: server.stderr.count("SIGHUP: ") == times, "the signal")
+
+    async with peer(server.ws_url, "room", ssl=certificate.context) as client:
+        await client.greeted()
+        renewed = Certificate(tmp_path, kind)  # in the same files
+        assert await shown(server, certificate) and not await shown(server, renewed)
+        await hang_up(1)
+        assert await shown(server, renewed) and not await shown(server, certificate)
+        certificate.key.write_text("no key")
+        await hang_up(2)
+        assert await shown(server, renewed)
+        typed = update(author.type("x"))
+        await client.send(typed)
+        assert await client.frame() == typed
+    assert await server.end() == 0
+    (line,) = server.alarming
+    assert "can't be used, the certificate before stays" in line
 
 
 def test_a_certificate_without_its_key(certificate: Certificate) -> None:

@@ -47,6 +47,21 @@ async def test_a_helper_is_used_again_and_another_one_after_a_crash() -> None:
     helpers.close()
 
 
+async def test_signals_that_all_processes_of_a_terminal_or_a_service_get_are_for_the_server() -> (
+    None
+):
+    helpers = Helpers(1)
+    mine = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    blocked = await helpers.run(signal.pthread_sigmask, 30, signal.SIG_BLOCK, ())
+    assert set(blocked) == {*mine, signal.SIGHUP, signal.SIGINT, signal.SIGTERM}, "from its start"
+    first = await helpers.run(os.getpid, 30)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.kill(first, number)
+    assert await helpers.run(os.getpid, 30) == first
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mine
+    helpers.close()
+
+
 async def test_one_that_went_when_it_was_idle_is_replaced() -> None:
     helpers = Helpers(1)
     first = await helpers.run(os.getpid, 30)

@@ -9,6 +9,7 @@ import pytest
 
 from plait.server.audit import EVENTS, EVENTS_A_SECOND, Audit
 from plait.server.errors import ConfigError
+from plait.server.logs import json_formatter
 from tests.server.auth.parts import NOW, Clock
 
 
@@ -88,6 +89,21 @@ def test_without_a_file_it_is_in_the_log(caplog: pytest.LogCaptureFixture) -> No
     audit.note("key.created", id="100% {}")
     audit.close()
     assert json.loads(caplog.records[0].message)["id"] == "100% {}"
+
+
+def test_in_a_log_that_is_json_its_fields_are_keys(caplog: pytest.LogCaptureFixture) -> None:
+    """The line once was a string within the line, which no log server looks into."""
+    caplog.set_level(logging.INFO, "plait.audit")
+    Audit(Clock()).note("auth.refused", document="a", level="loud", address=None)
+    line = json.loads(json_formatter().format(caplog.records[0]))
+    del line["at"]
+    assert line == {
+        "level": "info",
+        "logger": "plait.audit",
+        "message": "auth.refused",
+        "event": "auth.refused",
+        "document": "a",
+    }
 
 
 def test_an_event_that_nobody_knows_is_a_mistake() -> None:

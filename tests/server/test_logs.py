@@ -2,6 +2,9 @@
 
 import json
 import logging
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 
@@ -59,3 +62,59 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("warning", "text")
     logging.getLogger("plait.test").warning("something")
     assert "WARNING plait.test: something" in capsys.readouterr().err
+
+
+def events_of(script: str) -> list[dict[str, Any]]:
+    """Run a script whose standard error is a log; return its events, and nothing is beside them."""
+    begin = "from plait.server import logs; logs.begin('json')\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", begin + script], capture_output=True, text=True
+    )
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all(each.keys() >= {"at", "level", "logger", "message"} for each in events)
+    return events
+
+
+@pytest.mark.parametrize(
+    ("script", "level", "message", "exception"),
+    [
+        ("1 / 0", "critical", "the process ends with an error", "ZeroDivisionError"),
+        (
+            "import threading\nthreading.Thread(target=lambda: 1 / 0, name='t').start()",
+            *("error", "the thread t ended with an error", "ZeroDivisionError"),
+        ),
+        (
+            "class A:\n  def __del__(self): 1 / 0\nA()",
+            *("error", "ignored", "ZeroDivisionError"),
+        ),
+        (
+            "import asyncio\nasync def a(): asyncio.get_running_loop().call_soon(int, 'x')\n"
+            "asyncio.run(a())",
+            *("error", "Exception in callback", "ValueError"),
+        ),
+        ("import warnings\nwarnings.warn('look')", "warning", "UserWarning: look", None),
+        (
+            "import logging\nlogging.warning('%d', 'x')",
+            *("error", "can't be told: TypeError", None),
+        ),
+        ("import os\nos.write(2, b'thread panicked\\xff')", "error", r"thread panicked\xff", None),
+        (
+            "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import x_y_z'])",
+            *("error", "ModuleNotFoundError: No module named 'x_y_z'", None),
+        ),
+        ("import sys\nsys.exit('no more')", "error", "no more", None),
+    ],
+)
+def test_whoever_tells_something_in_whatever_way_it_is_json(
+    script: str, level: str, message: str, exception: str | None
+) -> None:
+    *_, event = events_of(script)
+    assert event["level"] == level
+    assert message in event["message"]
+    assert (exception or "") in event.get("exception", "")
+
+
+def test_what_is_written_last_is_told_and_much_at_once_too() -> None:
+    script = "import sys\nsys.stderr.write('x' * 600_000 + '\\n')\nprint('y', file=sys.stderr)"
+    events = events_of(script)
+    assert "".join(each["message"] for each in events) == "x" * 600_000 + "y"

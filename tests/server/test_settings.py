@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plait.server.errors import ConfigError
-from plait.server.settings import NAMES, Settings, flag_help, load
+from plait.server.settings import NAMES, Settings, early_log_format, flag_help, load
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -130,3 +130,29 @@ def test_every_setting_has_help_with_its_default() -> None:
         assert len(flag_help(name)) > 20
     assert "(default: 8000)" in flag_help("port")
     assert "(default: false)" in flag_help("allow_anonymous")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "file", "found"),
+    [
+        ("serve", "", "", "text"),
+        ("serve", "json", "", "json"),
+        ("serve --log-format=json --port x", "text", "text", "json"),
+        ("serve --log-format json", "", "text", "json"),
+        ("serve --log-format text", "json", "json", "text"),
+        ("serve --log-format", "", "", "text"),
+        ("serve --no-such-flag", "", "json", "json"),
+        ("serve", "loud", "", "text"),
+    ],
+)
+def test_the_log_format_is_known_before_the_rest_is_understood(
+    arguments: str, variable: str, file: str, found: str, tmp_path: Path
+) -> None:
+    """So that what is wrong with the rest is told in that format, too."""
+    path = tmp_path / "plait.toml"
+    path.write_text(f'log_format = "{file}"\nno_such_key = 1\n' if file else "not TOML")
+    environment = {"PLAIT_LOG_FORMAT": variable, "PLAIT_CONFIG": str(path)}
+    assert early_log_format(arguments.split(), environment) == found
+    assert early_log_format(arguments.split(), {"PLAIT_CONFIG": str(tmp_path / "none")}) in (
+        found if "--log-format" in arguments else "text"
+    )

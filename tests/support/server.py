@@ -1,5 +1,6 @@
 """Run `plait serve` as what it is in production: a process that gets signals and has a log."""
 
+import json
 import os
 import random
 import re
@@ -16,7 +17,8 @@ PLAIT = (sys.executable, "-W", "default", "-m", "plait.server")
 """The command, with warnings that Python keeps silent about otherwise."""
 
 ALARMING = re.compile(
-    r" (ERROR|CRITICAL) |Traceback \(most recent call last\)|\w+(Error|Exception|Warning)\b"
+    r' (ERROR|CRITICAL) |"level": "(error|critical)"|Traceback \(most recent call last\)'
+    r"|\w+(Error|Exception|Warning)\b"
 )
 """What a server that is well never writes to standard error."""
 
@@ -76,6 +78,11 @@ class PlaitProcess:
         return self._err.read_text() if self._err.exists() else ""
 
     @property
+    def stdout(self) -> str:
+        """What its last run wrote to standard output."""
+        return self._out.read_text()
+
+    @property
     def alarming(self) -> list[str]:
         """The lines of standard error that a server that is well does not write."""
         return [line for line in self.stderr.splitlines() if ALARMING.search(line)]
@@ -128,7 +135,10 @@ class PlaitProcess:
         if code is not None:
             self._process = None
             raise AssertionError(f"the server ended with {code} at its start:\n{self.stderr}")
-        return self._out.read_text() == f"Plait serves {self.url}\n"
+        said = self.stdout
+        if said.startswith("{") and said.endswith("\n"):  # --log-format json
+            said = json.loads(said)["message"] + "\n"
+        return said == f"Plait serves {self.url}\n"
 
     async def _ended(self) -> int:
         process, self._process = self._process, None
