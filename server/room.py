@@ -306,6 +306,7 @@ class Room:
         if self.intake.concerns(update):
             self.intake.add(Upload(update, who=who))
             return
+        self._capacity.check(self.document, update, self._clock.monotonic())
         outcome = self._try(update)
         if outcome.applied is Applied.CHANGED:
             self._add(Change(outcome.update, outcome.shape, None, who))
