@@ -9,6 +9,7 @@ import os
 import random
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -20,6 +21,8 @@ from httpx_ws import aconnect_ws
 from pycrdt import Array, Doc, Map, Provider, Text
 from pycrdt.websocket.websocket import HttpxWebsocket
 
+from plait.server.auth.setup import issue
+from plait.server.settings import Settings
 from tests.support.deadlines import eventually
 from tests.support.server import PLAIT, PlaitProcess, environment
 
@@ -62,9 +65,10 @@ class Operator:
         variables = places | {"PLAIT_STORE": self.server.store_url} | variables
         return await self._run([str(SCRIPTS / name), *arguments], variables)
 
-    async def restore_room(self, *arguments: str) -> Ended:
+    async def restore_room(self, *arguments: str, **variables: str) -> Ended:
         """Run the script that needs no access to the store."""
-        return await self._run([sys.executable, str(SCRIPTS / "restore-room"), *arguments])
+        command = [sys.executable, str(SCRIPTS / "restore-room"), *arguments]
+        return await self._run(command, variables)
 
     async def _run(self, command: list[str], variables: dict[str, str] | None = None) -> Ended:
         process = await asyncio.create_subprocess_exec(
@@ -323,6 +327,34 @@ async def test_restoring_a_room_fails_in_one_line(operator: Operator) -> None:
     await operator.server.stop()
     ended = await operator.restore_room(operator.server.url, "x", good)
     assert ended.code == 1 and ended.err.count("\n") == 1, ended
+
+
+async def test_a_room_is_restored_through_a_server_that_asks_for_tokens(tmp_path: Path) -> None:
+    secret = "0123456789abcdef" * 2
+
+    def token(docs: str, access: str) -> str:
+        grants = [{"docs": docs, "access": access}]
+        claims = {"sub": "op", "grants": grants, "exp": time.time() + 3600}
+        return issue(Settings(token_secret=(secret,)), claims)
+
+    async with PlaitProcess(tmp_path, "--token-secret", secret) as server:
+        operator, url, good = Operator(server, tmp_path), server.url, token("*", "write")
+        wanted = file(operator, update_of("from the file"))
+        kept = tmp_path / "token"
+        kept.write_text(good + "\n")
+        ended = await operator.restore_room(url, "0", wanted, "--token-file", str(kept))
+        assert ended.code == 0, ended
+        assert shown(await exported(operator, "0")) == "from the file"
+        ended = await operator.restore_room(url, "0", wanted, RESTORE_ROOM_TOKEN=good)
+        assert ended.code == 0 and "already" in ended.out, ended
+        ended = await operator.restore_room(url, "x", wanted)
+        assert ended.code == 1 and ended.err.count("\n") == 1 and "--token-file" in ended.err
+        for bad in (token("other", "write"), token("*", "read")):
+            ended = await operator.restore_room(url, "x", wanted, RESTORE_ROOM_TOKEN=bad)
+            assert ended.code == 1 and ended.err.count("\n") == 1, ended
+            assert bad not in ended.err and "refused" in ended.err
+        ended = await operator.restore_room(f"{url}/?token={good}", "x", wanted)
+        assert ended.code == 2 and "--token-file" in ended.err and good not in ended.err
 
 
 # With the scripts, up to the loss of everything
