@@ -416,15 +416,19 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         assert shown in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/auth.md", "docs/operations.md"])
-def test_commands_in_the_documentation_are_understood(page: str) -> None:
-    text = (ROOT / page).read_text()
-    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    commands = [line for line in lines if re.match(r"plait (token|key|serve)\b", line)]
-    assert commands
-    for command in commands:
-        assert cli._parser().parse_args(shlex.split(command.removesuffix("&"))[1:]).run
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str
+)
+def test_commands_in_the_documentation_are_understood(page: Path) -> None:
+    blocks = re.findall(
+        r"^ *```(?:sh|console)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [line.strip().removeprefix("$ ") for line in lines]
+    for command in (each for each in commands if each.startswith("plait ")):
+        words = shlex.split(command, comments=True)
+        ends = [at for at, word in enumerate(words) if word[0] in "|<>&;"]
+        assert cli._parser().parse_args(words[1 : min(ends, default=None)]).run, command
 
 
 # A server that runs
