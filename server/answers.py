@@ -46,7 +46,7 @@ INLINE_BYTES = 512 << 10
 DIFF_BYTES = 2 << 20
 """A diff up to here is made at once: 5 to 10 ms."""
 LOSSY_DIFF_BYTES = 128 << 10
-"""The same where values have to be put back into it (`wire.originals`)."""
+"""The same where values have to be put back into it (`wire.stand_ins`)."""
 KEPT_BYTES_MIN = 32 << 10
 """A smaller state is encoded anew each time: it takes less than a millisecond."""
 PACED_BYTES = 1 << 20
@@ -393,7 +393,7 @@ class Answers:
                 log.error("room %r: %s; its state is taken from the log", self._room.name, error)
                 return await self._source.missing(state_vector)
         state = await self.exact(now)
-        if not clocks or self._room.document.lossy:
+        if not clocks:
             return state.encoded
         return await run_apart_now(difference, CUT_SECONDS, state.encoded, state_vector)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pycrdt
 
-from plait.server.content import entries
+from plait.server.shown import MARK, attributes, entries, read_original
+from plait.server.wire import stand_ins
 from plait.server.wire.structs import Struct, read_structs
 from plait.server.wire.update import (
     ANY,
@@ -20,15 +21,18 @@ from plait.server.wire.update import (
     EMBED,
     FORMAT,
     GC,
+    JSON,
     SKIP,
     STRING,
     TYPE,
     XML_ELEMENT,
+    XML_HOOK,
     Id,
 )
 
+_MARK = MARK.decode()
 _XML_FRAGMENT, _XML_TEXT = 4, 6
-_XML = frozenset((XML_ELEMENT, _XML_FRAGMENT, _XML_TEXT))
+_XML = frozenset((XML_ELEMENT, _XML_FRAGMENT, _XML_TEXT, XML_HOOK))
 """References of the shared types that XML consists of (yjs `src/structs/ContentType.js`)."""
 
 _ROOTS: dict[str, type[Any]] = {
@@ -42,10 +46,13 @@ Place = tuple[str, bool]
 """A root's name, and whether it is one of its keys (and not of its sequence)."""
 
 
-def appearance(update: bytes) -> str:
+def appearance(update: bytes, *, ordered: bool = True) -> str:
     """Return what a state shows. Two states show the same if and only if these are equal.
 
     Only content counts: neither ids nor history, and of formatting only its effect.
+
+    Args:
+        ordered: whether the order of keys in objects counts, too.
 
     Raises:
         RecursionError: types are nested too deeply.
@@ -56,10 +63,10 @@ def appearance(update: bytes) -> str:
         for name, kinds in root_kinds(update).items()
         if kinds == {"array"}
     }
-    doc.apply_update(update)
+    doc.apply_update(stand_ins.hide(update, MARK))
     shown = []
     for name, kind, root in _roots(doc, update):
-        content = _shown(arrays[name].values if name in arrays else root)
+        content = _shown(arrays[name].values if name in arrays else root, ordered=ordered)
         if content not in ("[]", "{}"):
             shown.append(f"{name!r} {kind}: {content}")
     return "\n".join(shown)
@@ -137,7 +144,7 @@ def _kind(update: bytes, struct: Struct) -> str:
     """Return what kind of root is needed to hold a struct in its sequence."""
     if struct.kind in (STRING, FORMAT, EMBED):
         return "text"
-    if struct.kind in (ANY, BINARY, DOC):
+    if struct.kind in (ANY, BINARY, DOC, JSON):
         return "array"
     if struct.kind == TYPE:
         return "xml" if update[struct.content] in _XML else "array"
@@ -181,45 +188,56 @@ def _in_roots(update: bytes) -> Iterator[tuple[Place, Struct]]:
                 yield place, struct
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, *, ordered: bool) -> str:
     """Return a value, or a shared type with all that is in it, in a form of its own."""
+
+    def shown(value: Any) -> str:
+        return _shown(value, ordered=ordered)
+
     match value:
         case pycrdt.XmlText():
-            return f"xmltext {_shown(_attributes(value))} {_segments(value)}"
+            return f"xmltext {shown(attributes(value))} {_segments(value, ordered=ordered)}"
         case pycrdt.Text():
-            return _segments(value)
+            return _segments(value, ordered=ordered)
         case pycrdt.XmlElement():
-            children = _shown(list(value.children))
-            return f"<{value.tag} {_shown(_attributes(value))}>{children}"
+            children = shown(list(value.children))
+            return f"<{value.tag} {shown(attributes(value))}>{children}"
         case pycrdt.XmlFragment():
-            return _shown(list(value.children))
+            return shown(list(value.children))
         case pycrdt.Map():
-            return _shown(entries(value))
+            return shown(entries(value))
         case pycrdt.Array():
-            return _shown(list(value))
+            return shown(list(value))
         case pycrdt.Doc():
             return f"document {value.guid!r}"
+        case bytes() | bytearray():
+            found = stand_ins.original(bytes(value), MARK)
+            return repr(bytes(value)) if found is None else _original(*found, ordered=ordered)
         case dict():
-            return "{" + ", ".join(f"{k!r}: {_shown(value[k])}" for k in sorted(value)) + "}"
+            if len(value) == 1 and _MARK in value:
+                return _original("json", stand_ins.original_json(value[_MARK]), ordered=ordered)
+            return "{" + ", ".join(f"{k!r}: {shown(value[k])}" for k in sorted(value)) + "}"
         case list():
-            return "[" + ", ".join(map(_shown, value)) + "]"
+            return "[" + ", ".join(map(shown, value)) + "]"
         case _:
             return repr(value)
 
 
-def _attributes(node: "pycrdt.XmlElement | pycrdt.XmlText") -> dict[str, Any]:
-    pairs: Any = node.attributes  # an iterable of pairs, which its own types do not say
-    return dict(iter(pairs))
+def _original(kind: str, original: bytes, *, ordered: bool) -> str:
+    """Return what a stand-in stands for; in the order of its bytes, if that counts."""
+    if ordered or kind == "document":
+        return f"{kind} {original!r}"
+    return f"{kind} {_shown(read_original(kind, original), ordered=False)}"
 
 
-def _segments(text: "pycrdt.Text | pycrdt.XmlText") -> str:
+def _segments(text: "pycrdt.Text | pycrdt.XmlText", *, ordered: bool) -> str:
     """Return the content of a text with its formatting, neighbours of one format joined."""
     segments: list[tuple[str, list[str]]] = []
-    for content, attributes in text.diff():
-        kept = {name: value for name, value in (attributes or {}).items() if value is not None}
-        look = _shown(kept)
+    for content, format in text.diff():
+        kept = {name: value for name, value in (format or {}).items() if value is not None}
+        look = _shown(kept, ordered=ordered)
         if not isinstance(content, str):
-            segments.append((f"embed {look} ", [_shown(content)]))
+            segments.append((f"embed {look} ", [_shown(content, ordered=ordered)]))
         elif segments and segments[-1][0] == look:
             segments[-1][1].append(content)
         else:

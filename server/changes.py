@@ -171,7 +171,7 @@ def merged(changes: Sequence[Change], *, echo: bool = False) -> list[bytes]:
     ):
         return updates
     try:
-        return [merge(updates)]
+        return [merge(updates, plain=True)]
     except DocumentBroken:
         log.exception("pycrdt applied updates that it can't merge; they are sent one by one")
         return updates

@@ -10,30 +10,31 @@ What JSON can't hold: bytes become `{"$bytes": base64}`, a subdocument `{"$doc":
 beyond 2^53 decimal strings, and NaN, infinities and `undefined` null.
 """
 
-import json
-import math
-from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import pycrdt
 
 from plait.server.errors import BadRequest, DocumentBroken
-from plait.server.wire import surrogates
-from plait.server.wire.lib0 import read_var_uint
+from plait.server.shown import MARK, as_json, delta, entries, written
+from plait.server.wire import stand_ins, surrogates
 from plait.server.wire.structs import Struct, read_structs
-from plait.server.wire.update import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, XML_ELEMENT, Id
-
-DEPTH_MAX = 200
-"""Levels of nesting; many JSON parsers give up at a few hundred, Python's functions at 1,000."""
-
-SAFE_INTEGER_MAX = (1 << 53) - 1
-"""Larger integers lose digits in JavaScript (`Number.MAX_SAFE_INTEGER`)."""
+from plait.server.wire.update import (
+    DELETED,
+    EMBED,
+    FORMAT,
+    GC,
+    SKIP,
+    STRING,
+    TYPE,
+    XML_ELEMENT,
+    XML_HOOK,
+    Id,
+)
 
 XML_FRAGMENT, XML_TEXT = 4, 6
-_XML = frozenset((XML_ELEMENT, XML_FRAGMENT, XML_TEXT))
+_XML = frozenset((XML_ELEMENT, XML_FRAGMENT, XML_TEXT, XML_HOOK))
 """References of shared types in a struct (yjs `src/structs/ContentType.js`)."""
 
 Place = tuple[str, bool] | None
@@ -48,46 +49,51 @@ def roots_as_json(update: bytes) -> bytes:
         BadRequest: it is nested deeper than `DEPTH_MAX`.
         DocumentBroken: pycrdt failed.
     """
-    return json.dumps(
-        roots(update),
-        ensure_ascii=False,
-        allow_nan=False,
-        # pycrdt gives the keys of a map in another order each time.
-        sort_keys=True,
-        separators=(",", ":"),
-    ).encode()
+    return written(roots(update)).encode()
 
 
 def roots(update: bytes) -> dict[str, dict[str, Any]]:
     """Return the type and the value of each root of a whole state that `inspect` has accepted.
 
+    A root that may be of another type as well has those in `or`; one that has keys beside its
+    sequence (an XML element, an XML text) has `attributes`; and a text with formats or embeds has a
+    `delta`.
+
     Raises:
         BadRequest: it is nested deeper than `DEPTH_MAX`.
         DocumentBroken: pycrdt failed.
     """
-    kinds = root_kinds(update)
+    found = _contents(update)
+    kinds = {name: each.kind for name, each in found.items()}
     torn = surrogates.broken(surrogates.pairs(update), surrogates.cuts(update))
     doc: pycrdt.Doc[Any] = pycrdt.Doc()
     # The types are told to pycrdt before the content, so that at no time it has to guess.
     types = {name: doc.get(name, type=_TYPES[kind]) for name, kind in kinds.items()}
     arrays = {name: _Elements(root) for name, root in types.items() if kinds[name] == "array"}
     try:
-        doc.apply_update(surrogates.rewrite(update, torn) if torn else update)
+        doc.apply_update(stand_ins.hide(surrogates.rewrite(update, torn) if torn else update, MARK))
         return {
-            name: {
-                "type": kind,
-                "value": None
-                if kind == "unknown"
-                else _list(arrays[name].values, 0)
-                if kind == "array"
-                else _value(types[name], 0),
-            }
-            for name, kind in sorted(kinds.items())
+            name: _shown(doc, name, found[name], arrays[name].values if name in arrays else root)
+            for name, root in sorted(types.items())
         }
     except BadRequest:
         raise
     except Exception as error:
         raise DocumentBroken(f"pycrdt failed: {error}") from error
+
+
+def _shown(doc: "pycrdt.Doc[Any]", name: str, held: "_Held", root: Any) -> dict[str, Any]:
+    shown: dict[str, Any] = {"type": held.kind}
+    if held.others:
+        shown["or"] = held.others
+    shown["value"] = None if held.kind == "unknown" else as_json(root)
+    if held.kind == "text" and held.contents - {STRING, DELETED}:
+        shown["delta"] = delta(root)
+    if held.keyed and held.kind != "map":
+        attributes = entries(doc.get(name, type=pycrdt.Map))
+        if attributes:
+            shown["attributes"] = as_json(attributes)
+    return shown
 
 
 class _Elements:
@@ -109,38 +115,61 @@ class _Elements:
 # Which types the roots have
 
 
+class _Held:
+    """What a root holds: the kinds of contents of its sequence, and whether it has keys."""
+
+    def __init__(self) -> None:
+        self.contents: set[int] = set()
+        """Of a shared type its reference, negative and less one."""
+        self.keyed = False
+
+    @property
+    def kind(self) -> str:
+        """What it is taken for."""
+        if self.contents & {STRING, FORMAT, EMBED}:
+            return "text"
+        if visible := self.contents - {DELETED}:
+            return "xml" if visible <= _XML_CONTENTS else "array"
+        return "map" if self.keyed else "unknown"
+
+    @property
+    def others(self) -> list[str]:
+        """What it may be just as well: a text may hold embedded types alone. XML elements are taken
+        for what they nearly always are.
+        """
+        visible = self.contents - {DELETED}
+        only_types = bool(visible) and all(each < 0 for each in visible)
+        return ["text"] if only_types and visible.isdisjoint(_ELEMENTS) else []
+
+
+_XML_CONTENTS = frozenset(-1 - reference for reference in _XML)
+_ELEMENTS = _XML_CONTENTS - {-1 - XML_TEXT}
+
+
 def root_kinds(update: bytes) -> dict[str, str]:
     """Return for each root whether it is a text, map, array, xml, or unknown, because all that it
     held was deleted.
 
     An array of nothing but XML nodes can't be told from an XML fragment, and is taken for one.
     """
+    return {root: held.kind for root, held in _contents(update).items()}
+
+
+def _contents(update: bytes) -> dict[str, _Held]:
     structs = list(read_structs(update))
-    contents: dict[str, set[int]] = {}
-    keyed: set[str] = set()
+    found: dict[str, _Held] = {}
     for struct, place in zip(structs, _places(structs), strict=True):
         if place is None:
             continue
         root, has_key = place
-        held = contents.setdefault(root, set())
+        held = found.setdefault(root, _Held())
         if has_key:
-            keyed.add(root)
+            held.keyed = True
         elif struct.kind != TYPE:
-            held.add(struct.kind)
+            held.contents.add(struct.kind)
         else:
-            reference, _ = read_var_uint(update, struct.content)
-            # Negative: a shared type, beside the kinds of other contents.
-            held.add(-1 - reference)
-    return {root: _kind(held, root in keyed) for root, held in contents.items()}
-
-
-def _kind(held: set[int], keyed: bool) -> str:
-    if held & {STRING, FORMAT, EMBED}:
-        return "text"
-    visible = held - {DELETED}
-    if visible:
-        return "xml" if visible <= {-1 - reference for reference in _XML} else "array"
-    return "map" if keyed else "unknown"
+            held.contents.add(-1 - update[struct.content])
+    return found
 
 
 def _places(structs: list[Struct]) -> list[Place]:
@@ -186,8 +215,6 @@ class _Index:
         return self._numbers[client][before - 1] if before else None
 
 
-# Values
-
 _TYPES: Mapping[str, Any] = {
     "text": pycrdt.Text,
     "map": pycrdt.Map,
@@ -195,54 +222,3 @@ _TYPES: Mapping[str, Any] = {
     "xml": pycrdt.XmlFragment,
     "unknown": pycrdt.Map,
 }
-
-
-def _value(value: Any, depth: int) -> Any:
-    """Return a value of pycrdt's as one that JSON can hold."""
-    if depth > DEPTH_MAX:
-        raise BadRequest(
-            f"the document is nested deeper than {DEPTH_MAX} levels, which JSON here does not "
-            "reach; get it as application/octet-stream"
-        )
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            return value if abs(value) <= SAFE_INTEGER_MAX else str(value)
-        case float():
-            return _number(value)
-        case bytes() | bytearray():
-            return {"$bytes": b64encode(value).decode()}
-        case dict():
-            return {key: _value(each, depth + 1) for key, each in value.items()}
-        case pycrdt.Map():
-            return _value(entries(value), depth)
-        case list() | pycrdt.Array():
-            return _list(value, depth)
-        case pycrdt.Doc():
-            return {"$doc": value.guid}
-        case _:
-            return str(value)
-
-
-def _list(values: Iterable[Any], depth: int) -> list[Any]:
-    return [_value(each, depth + 1) for each in values]
-
-
-def _number(number: float) -> int | float | None:
-    if not math.isfinite(number):
-        return None
-    if number.is_integer() and abs(number) <= SAFE_INTEGER_MAX:
-        return int(number)
-    return number
-
-
-def entries(value: "pycrdt.Map[Any]") -> dict[str, Any]:
-    """Return the entries of a map. A key may stand for what is no value (a format), which only a
-    stranger's update does: pycrdt lists it, and has nothing for it.
-    """
-    found = {}
-    for key in value.keys():
-        with suppress(KeyError):
-            found[key] = value[key]
-    return found

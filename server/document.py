@@ -9,15 +9,12 @@ pycrdt is fast and must not be trusted with strangers' bytes. What stands betwee
    `_known` is our own count of what is there. What is not ready is cut off (`readiness`).
 3. Whatever pycrdt raises in the middle of a change, a Rust panic included, makes the document
    *broken*: it is thrown away and rebuilt from the store.
-4. pycrdt can't split a surrogate pair (`surrogates`), re-encodes some values with loss
-   (`originals`), never frees a document that had a subdocument (`subdocuments`), uses memory that
-   it has freed if several values of a key come at once (`keys`), and fails on what is in nothing
-   (`parents`).
+4. pycrdt can't split a surrogate pair (`surrogates`), re-encodes some values with loss and can't
+   read others (`stand_ins`), uses memory that it has freed if several values of a key come at once
+   (`keys`), and fails on what is in nothing (`parents`).
 5. A full state is compared with the document before anybody is given it.
 """
 
-import os
-from collections import Counter
 from collections.abc import Iterator, Set
 from enum import Enum, auto
 from typing import Final, NamedTuple
@@ -27,11 +24,12 @@ from pycrdt import _pycrdt
 from plait.server.errors import DocumentBroken, LimitReached, UpdateRefused
 from plait.server.limits import Limits
 from plait.server.updates import broken, state_vector_of, unknown_part
-from plait.server.wire import keys, originals, parents, places, subdocuments, surrogates
+from plait.server.wire import keys, parents, places, stand_ins, surrogates
 from plait.server.wire.readiness import Missing, split
 from plait.server.wire.shadowed import shadowed
 from plait.server.wire.state_vector import EMPTY as EMPTY_STATE_VECTOR
 from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
+from plait.server.wire.structs import in_order
 from plait.server.wire.update import Id, Runs, Shape, inspect, typed, typed_neighbours
 
 BYTES_PER_BLOCK: Final = 200
@@ -41,8 +39,8 @@ documents take less.
 """
 
 
-_MARK = os.urandom(16)
-"""Tells a hidden subdocument from binary content of clients, who never see it."""
+_MARK = stand_ins.new_mark()
+"""Tells stand-ins from content of clients, who never see it."""
 
 
 class Applied(Enum):
@@ -94,11 +92,10 @@ class Document:
         self._pairs: set[tuple[int, int]] = set()
         self._torn: set[tuple[int, int]] = set()
         self._keyed = places.Places()
-        self._originals: dict[tuple[int, int], bytes] = {}
         self._full: bytes | None = None
         self._mends_slices = False
         self._hides = False
-        """Whether subdocuments were kept from pycrdt."""
+        """Whether pycrdt was given stand-ins."""
         self.memory_bytes = 4096
         """A guess at the memory that this takes, for the budget."""
         self.size_bytes = 0
@@ -291,7 +288,8 @@ class Document:
         Args:
             lossy: whether the snapshot holds values that pycrdt would write differently.
             astral: whether it has characters beyond U+FFFF.
-            look: whether to look for keys and types; otherwise, `set_places` has told.
+            look: whether to look for keys and types, and for such values; otherwise, `set_places`
+                has told of the former.
         """
         given = update
         if look:
@@ -300,9 +298,8 @@ class Document:
             self._mends_slices = self._mends_slices or given is not update
             self._keyed.add(found)
             self.places_of_types.add_each(types)
-        if lossy:
-            self._originals.update(originals.collect(update))
-            given = self._without_subdocuments(given)
+        if lossy or look:
+            given = self._with_stand_ins(given)
         if astral:
             self._pairs |= surrogates.pairs(given) - self._torn
         self._to_pycrdt(surrogates.rewrite(given, self._torn) if self._torn else given)
@@ -340,7 +337,7 @@ class Document:
     @property
     def lossy(self) -> bool:
         """Whether it holds values that pycrdt alone would encode with loss."""
-        return bool(self._originals)
+        return self._hides
 
     @property
     def astral(self) -> bool:
@@ -404,26 +401,12 @@ class Document:
         return self._full
 
     def mended(self, encoded: bytes) -> bytes:
-        """Return what pycrdt encoded of this document, with the values put back that it encodes
-        with loss.
-        """
-        if self._hides:
-            encoded = subdocuments.show(encoded, _MARK)
-        return originals.put_back(encoded, self._originals) if self._originals else encoded
+        """Return what pycrdt encoded of this document, with what stand-ins stand for."""
+        return stand_ins.show(encoded, _MARK) if self._hides else encoded
 
     def equals(self, other: "Document") -> bool:
-        """Whether both hold the same state, as far as it shows without knowing the schema.
-
-        pycrdt writes the keys of an object in any order, so the bytes of both states are compared
-        as a multiset.
-        """
-        mine, theirs = self.encode(), other.encode()
-        return mine == theirs or (
-            self._known == other._known
-            and self._encoded(self.state_vector()) == other._encoded(other.state_vector())
-            and len(mine) == len(theirs)
-            and Counter(mine) == Counter(theirs)
-        )
+        """Whether both hold the same state, put into structs alike; then its bytes are the same."""
+        return self.encode() == other.encode()
 
     # How an update becomes part of the document
 
@@ -431,8 +414,7 @@ class Document:
         self.check_types(shape)
         given = update
         if not shape.lossless:
-            self._originals.update(originals.collect(update))
-            given = self._without_subdocuments(given)
+            given = self._with_stand_ins(given)
         if shape.astral or self._pairs:
             given = self._without_cut_pairs(given)
         known = self._known
@@ -464,9 +446,9 @@ class Document:
         if any(state.get(client, 0) < end for client, _, end in shape.runs):
             raise DocumentBroken("the update's structs wait for one another")
 
-    def _without_subdocuments(self, update: bytes) -> bytes:
-        given = subdocuments.hide(update, _MARK)
-        self._hides = self._hides or given != update
+    def _with_stand_ins(self, update: bytes) -> bytes:
+        given = stand_ins.hide(update, _MARK)
+        self._hides = self._hides or given is not update
         return given
 
     def _without_cut_pairs(self, update: bytes) -> bytes:
@@ -518,11 +500,18 @@ class Document:
         try:
             transaction = self._doc.create_transaction()
             try:
-                return self._doc.get_update(transaction, state_vector)
+                encoded = self._doc.get_update(transaction, state_vector)
+                if len(self._known) < 2:
+                    return encoded
+                # Without structs it is what follows them in every update.
+                deletes = self._doc.get_update(transaction, self._doc.get_state(transaction))[1:]
             finally:
                 transaction.drop()
         except BaseException as error:
             raise broken(error) from error
+        if not encoded.endswith(deletes):
+            raise DocumentBroken("an encoded state does not end with what is deleted")
+        return encoded[: len(encoded) - len(deletes)] + in_order(deletes)
 
 
 def _new() -> _pycrdt.Doc:

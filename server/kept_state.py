@@ -71,7 +71,7 @@ class Tail:
         if not self._open:
             return
         try:
-            self._chunks.append(merge(self._open))
+            self._chunks.append(merge(self._open, plain=True))
         except DocumentBroken:
             log.exception("pycrdt applied updates that it can't merge; they are sent one by one")
             self._chunks += self._open

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from plait.persistence import LoggedUpdate, Snapshot, Stored
 from plait.server.document import Applied, Document
 from plait.server.wire import surrogates
+from plait.server.wire.places import is_current
 from plait.server.wire.update import is_update
 
 log = logging.getLogger(__name__)
@@ -60,13 +61,13 @@ def _find_torn(document: Document, stored: Stored) -> Iterator[int]:
 
 def restore_snapshot(document: Document, snapshot: Snapshot) -> Iterator[int]:
     """Apply the slices of a snapshot to an empty document."""
-    look = snapshot.places is None
-    if snapshot.places is not None:
+    look = True
+    if snapshot.places is not None and is_current(snapshot.places):
         try:
             document.set_places(snapshot.places)
+            look = False
         except ValueError as error:
             log.error("a snapshot's %s; they are looked for", error)
-            look = True
     for part in snapshot.slices:
         for _ in document.load_slice(part, lossy=snapshot.lossy, astral=snapshot.astral, look=look):
             yield 0

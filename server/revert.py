@@ -10,9 +10,9 @@ meanwhile is merged with it, as with any edit.
     insertions  the clocks that the present has and the old state has not
     deletions   what is deleted in the present and was not in the old state
 
-What pycrdt would not give back as it is has stand-ins meanwhile (`plait.server.stand_ins`). A
-character beyond U+FFFF that was cut in half since is deleted as a whole and inserted anew, since
-its halves are U+FFFD by now, in every client.
+What pycrdt would not give back as it is has stand-ins meanwhile (`plait.server.wire.stand_ins`).
+A character beyond U+FFFF that was cut in half since is deleted as a whole and inserted anew, since
+its halves are U+FFFD by now, in every client (`plait.server.torn_characters`).
 
 The outcome is applied to a copy of the present document and compared with the old one before
 anybody is given it.
@@ -27,9 +27,9 @@ from plait.server.appearance import appearance
 from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, PlaitError
 from plait.server.limits import Limits
-from plait.server.stand_ins import CharacterStandIns, ValueStandIns
+from plait.server.torn_characters import TornCharacters
 from plait.server.updates import EMPTY_UPDATE, difference, merge
-from plait.server.wire import originals, surrogates
+from plait.server.wire import stand_ins, surrogates
 from plait.server.wire.state_vector import decode_state_vector
 from plait.server.wire.structs import (
     Deletes,
@@ -78,18 +78,18 @@ def _reverting_update(present: bytes, old: bytes, limits: Limits) -> bytes:
     wanted = appearance(old)
     if appearance(present) == wanted:
         return EMPTY_UPDATE
-    values = ValueStandIns(old)
+    mark = stand_ins.new_mark()
     cut = _cut_since(present, old)
-    characters = CharacterStandIns(old, cut)
+    characters = TornCharacters(old, cut)
     # Their halves can't be made whole again, so what is left of them goes as well.
     remains = b"\x00" + write_deletes(_pairs_as_deletes(cut))
     torn = _torn(present, old) - cut
     scratch_old, scratch_present = (
-        characters.put_in(values.put_in(surrogates.rewrite(state, torn)))
+        characters.put_in(stand_ins.hide(surrogates.rewrite(state, torn), mark))
         for state in (old, present)
     )
     undone = merge([remains, _undo_since(scratch_old, [scratch_present, remains], characters)])
-    undone = characters.take_out(values.take_out(undone))
+    undone = stand_ins.show(characters.take_out(undone), mark)
     update = _with_what_was_lost(undone, present, old, limits)
     document = Document(limits)
     document.apply(present)
@@ -109,11 +109,10 @@ def _with_what_was_lost(undone: bytes, present: bytes, old: bytes, limits: Limit
     lost = difference(old, document.state_vector())
     if document.apply(lost)[0] is Applied.KNOWN:
         return undone
-    kept = originals.collect(old) | originals.collect(undone)
-    return originals.put_back(merge([lost, undone]), kept)
+    return merge([lost, undone])
 
 
-def _undo_since(old: bytes, later: Sequence[bytes], characters: CharacterStandIns) -> bytes:
+def _undo_since(old: bytes, later: Sequence[bytes], characters: TornCharacters) -> bytes:
     """Return the update that takes back what later updates have brought to a state."""
     before: pycrdt.Doc[Any] = pycrdt.Doc()
     before.apply_update(old)

@@ -82,9 +82,8 @@ def _encoded(
     except DocumentBroken as error:
         log.error("%r: %s; its log is merged instead", stored.document, error)
     late = {row.seq for row in waiting}
-    return merged_log(
-        document, stored, [row.update for row in stored.updates if row.seq not in late], limits
-    )
+    rows = [row.update for row in stored.updates if row.seq not in late]
+    return merged_log(stored, rows, limits)
 
 
 class Import(NamedTuple):

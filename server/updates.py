@@ -1,6 +1,7 @@
 """What pycrdt does with updates alone, without a document: merge them, and tell what is in them.
 
-Like `plait.server.document`, it lets nothing that pycrdt raises pass as it is.
+Like `plait.server.document`, it lets nothing that pycrdt raises pass as it is, and gives it
+stand-ins for what it would write with loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ import pycrdt
 
 from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.limits import Limits
-from plait.server.wire import originals, surrogates
+from plait.server.wire import stand_ins, surrogates
 from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
 from plait.server.wire.update import Shape, inspect
 
@@ -19,15 +20,28 @@ MERGE_WIDTH = 64
 14 ms, not 415).
 """
 
+_MARK = stand_ins.new_mark()
 
-def merge(updates: Sequence[bytes]) -> bytes:
+
+def merge(updates: Sequence[bytes], *, plain: bool = False) -> bytes:
     """Return one update that holds what all of these hold, deleted content included.
+
+    Args:
+        plain: whether `Shape.lossless` is known of all; otherwise each is looked through.
 
     Raises:
         DocumentBroken: pycrdt failed on one of them.
     """
+    if plain or len(updates) < 2:
+        return _merge(list(updates))
+    given = [stand_ins.hide(update, _MARK) for update in updates]
+    merged = _merge(given)
+    hidden = any(one is not other for one, other in zip(given, updates, strict=True))
+    return stand_ins.show(merged, _MARK) if hidden else merged
+
+
+def _merge(level: list[bytes]) -> bytes:
     try:
-        level = list(updates)
         while len(level) > 1:
             level = [
                 pycrdt.merge_updates(*level[i : i + MERGE_WIDTH])
@@ -38,14 +52,19 @@ def merge(updates: Sequence[bytes]) -> bytes:
     return level[0] if level else EMPTY_UPDATE
 
 
-def difference(update: bytes, state_vector: bytes) -> bytes:
-    """Return what a holder of `state_vector` misses of an update.
+def difference(update: bytes, state_vector: bytes, *, plain: bool = False) -> bytes:
+    """Return what a holder of `state_vector` misses of an update that was inspected.
+
+    Args:
+        plain: like that of `merge`.
 
     Raises:
-        UpdateRefused: either is malformed.
+        UpdateRefused: the state vector is malformed.
     """
+    given = update if plain else stand_ins.hide(update, _MARK)
     try:
-        return pycrdt.get_update(update, state_vector)
+        found = pycrdt.get_update(given, state_vector)
+        return found if given is update else stand_ins.show(found, _MARK)
     except ValueError as error:
         raise UpdateRefused(f"not a Yjs update: {error}") from None
     except BaseException as error:
@@ -63,9 +82,8 @@ def unknown_part(
     """
     clocks = {client: known.get(client, 0) for client, _, _ in shape.runs}
     torn = surrogates.broken(surrogates.pairs(update), set(clocks.items()))
-    part = difference(surrogates.rewrite(update, torn), encode_state_vector(clocks))
-    if not shape.lossless:
-        part = originals.put_back(part, originals.collect(update))
+    whole = surrogates.rewrite(update, torn)
+    part = difference(whole, encode_state_vector(clocks), plain=shape.lossless)
     return part, inspect(part, any_depth_max=limits.any_depth_max)
 
 

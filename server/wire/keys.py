@@ -26,13 +26,14 @@ from typing import Final
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import read_var_uint, var_bytes, write_var_uint
 from plait.server.wire.places import Places
-from plait.server.wire.structs import Struct, read_section, read_structs, sections
+from plait.server.wire.structs import Struct, exchange, read_structs
 from plait.server.wire.update import (
     DELETED,
     GC,
     HAS_KEY,
     HAS_ORIGIN,
     HAS_RIGHT_ORIGIN,
+    JSON,
     KIND,
     SKIP,
     STRING,
@@ -149,25 +150,10 @@ def _following(found: Sequence[Struct], others: Sequence[Struct]) -> list[Struct
 
 def _separated(update: bytes, joined: set[Id]) -> bytes:
     """Return an update in which these structs are two: all values but the last, and the last."""
-    found, position = sections(update)
-    pieces = [write_var_uint(len(found))]
-    for section in found:
-        body: list[bytes] = []
-        more = 0
-        for struct in read_section(update, section):
-            if (struct.client, struct.clock) in joined:
-                body += _two(update, struct)
-                more += 1
-            else:
-                body.append(update[struct.start : struct.end])
-        pieces += (
-            write_var_uint(section.structs + more),
-            write_var_uint(section.client),
-            write_var_uint(section.clock),
-            *body,
-        )
-    pieces.append(update[position:])
-    return b"".join(pieces)
+    return exchange(
+        update,
+        lambda struct: _two(update, struct) if (struct.client, struct.clock) in joined else None,
+    )
 
 
 def _two(update: bytes, struct: Struct) -> tuple[bytes, ...]:
@@ -178,12 +164,14 @@ def _two(update: bytes, struct: Struct) -> tuple[bytes, ...]:
     if struct.right_origin is not None:
         right = b"".join(map(write_var_uint, struct.right_origin))
     return (
-        bytes((info - kind + DELETED,)),
-        update[struct.start + 1 : struct.content],
-        write_var_uint(struct.length - 1),
-        bytes((kind | HAS_KEY | HAS_ORIGIN | (HAS_RIGHT_ORIGIN if right else 0),)),
-        write_var_uint(struct.client) + write_var_uint(before) + right,
-        _last(update, struct),
+        bytes((info - kind + DELETED,))
+        + update[struct.start + 1 : struct.content]
+        + write_var_uint(struct.length - 1),
+        bytes((kind | HAS_KEY | HAS_ORIGIN | (HAS_RIGHT_ORIGIN if right else 0),))
+        + write_var_uint(struct.client)
+        + write_var_uint(before)
+        + right
+        + _last(update, struct),
     )
 
 
@@ -196,5 +184,9 @@ def _last(update: bytes, struct: Struct) -> bytes:
         last = update[position : position + size].decode()[-1]
         return var_bytes((last if last < "\U00010000" else _HALF).encode())
     for _ in range(size - 1):
-        position, _ = value_end(update, position)
+        if struct.kind == JSON:
+            length, position = read_var_uint(update, position)
+            position += length
+        else:
+            position, _ = value_end(update, position)
     return b"\x01" + update[position : struct.end]

@@ -17,18 +17,17 @@ from plait.server.wire.update import (
     EMBED,
     FORMAT,
     GC,
+    JSON,
     SKIP,
     STRING,
     Id,
     Runs,
 )
-from plait.server.wire.values import value_end
+from plait.server.wire.values import read_value, value_end
 
 _WITHOUT_CONTENT: Final = (GC, SKIP, DELETED)
 _HALF: Final = b"\xfd\xff"
 """U+FFFD in UTF-16, which stands for half a character of two units: see `surrogates`."""
-_COLLECTIONS: Final = (117, 118)
-"""Tags of arrays and objects among Any values (lib0 `encoding.js`, `writeAny`)."""
 
 
 def shadowed(update: bytes, held: bytes) -> Runs:
@@ -103,13 +102,14 @@ def _same_content(
     mine, theirs = update[one.content : one.end], held[two.content : two.end]
     if kind == STRING:
         return _same_text(_units(mine, one, first, end), _units(theirs, two, first, end))
-    if kind == ANY:
+    if kind == ANY or kind == JSON:
         values = zip(
-            list(_values(mine))[first - one.clock : end - one.clock],
-            list(_values(theirs))[first - two.clock : end - two.clock],
+            list(_values(mine, kind))[first - one.clock : end - one.clock],
+            list(_values(theirs, kind))[first - two.clock : end - two.clock],
             strict=True,
         )
-        return all(_same_value(value, other) for value, other in values)
+        same = _same_value if kind == ANY else _same_json
+        return all(same(value, other) for value, other in values)
     if mine == theirs:
         return True
     if kind == EMBED:
@@ -142,18 +142,21 @@ def _same_text(mine: bytes, theirs: bytes) -> bool:
     )
 
 
-def _values(content: bytes) -> Iterator[bytes]:
+def _values(content: bytes, kind: int) -> Iterator[bytes]:
     count, position = read_var_uint(content, 0)
     for _ in range(count):
-        start = position
-        position, _ = value_end(content, start)
-        yield content[start:position]
+        if kind == JSON:
+            text, position = _string(content, position)
+            yield text
+        else:
+            start = position
+            position, _ = value_end(content, start)
+            yield content[start:position]
 
 
 def _same_value(mine: bytes, theirs: bytes) -> bool:
-    # pycrdt writes the keys of an object in any order.
-    both = mine[0] in _COLLECTIONS and mine[0] == theirs[0] and len(mine) == len(theirs)
-    return mine == theirs or both
+    # pycrdt writes large integers in another form than lib0.
+    return mine == theirs or repr(read_value(mine)) == repr(read_value(theirs))
 
 
 def _same_json(mine: bytes, theirs: bytes) -> bool:

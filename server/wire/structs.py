@@ -5,8 +5,9 @@ putting bytes into an update that pycrdt would write differently. Clear before f
 looks like is told in `update`, which must have accepted one before it is read here.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from plait.server.wire.lib0 import read_var_uint, write_var_uint
 from plait.server.wire.update import (
@@ -20,17 +21,23 @@ from plait.server.wire.update import (
     HAS_KEY,
     HAS_ORIGIN,
     HAS_RIGHT_ORIGIN,
+    JSON,
     KIND,
     SKIP,
     STRING,
     TYPE,
     XML_ELEMENT,
+    XML_HOOK,
     Id,
 )
 from plait.server.wire.values import value_end
 
 Deletes = dict[int, list[tuple[int, int]]]
 """For each client, the (clock, length) of its deleted ranges."""
+
+
+_LENGTH: Final = rb"[\x80-\xff]{0,4}[\x01-\x7f]"
+_MAY_BE_GARBAGE: Final = re.compile(rb"\x00" + _LENGTH + rb"\x00" + _LENGTH)
 
 
 class Struct(NamedTuple):
@@ -126,6 +133,27 @@ def write_deletes(deletes: Deletes) -> bytes:
     return b"".join(parts)
 
 
+def in_order(deletes: bytes) -> bytes:
+    """Return the bytes of a delete set with the higher clients first, as Yjs writes them; pycrdt
+    has them in the order of a hash table.
+    """
+    clients, position = read_var_uint(deletes, 0)
+    if clients < 2:
+        return deletes
+    parts: list[tuple[int, bytes]] = []
+    for _ in range(clients):
+        start = position
+        client, position = read_var_uint(deletes, start)
+        count, position = read_var_uint(deletes, position)
+        for _ in range(2 * count):
+            while deletes[position] > 127:
+                position += 1
+            position += 1
+        parts.append((client, deletes[start:position]))
+    parts.sort(key=lambda part: -part[0])
+    return write_var_uint(clients) + b"".join([part for _, part in parts])
+
+
 def replace_parts(update: bytes, parts: Iterable[tuple[int, int, bytes]]) -> bytes:
     """Return an update in which each [start:end] is exchanged; they come in order."""
     pieces: list[bytes] = []
@@ -137,6 +165,61 @@ def replace_parts(update: bytes, parts: Iterable[tuple[int, int, bytes]]) -> byt
         return update
     pieces.append(update[position:])
     return b"".join(pieces)
+
+
+def exchange(update: bytes, others: Callable[[Struct], Sequence[bytes] | None]) -> bytes:
+    """Return an update with other structs, of the same length together, in place of some.
+
+    Args:
+        others: returns those for a struct, or None if it is to stay.
+    """
+    found, position = sections(update)
+    pieces = [write_var_uint(len(found))]
+    for section in found:
+        body: list[bytes] = []
+        for struct in read_section(update, section):
+            changed = others(struct)
+            body += (update[struct.start : struct.end],) if changed is None else changed
+        pieces += (
+            write_var_uint(len(body)),
+            write_var_uint(section.client),
+            write_var_uint(section.clock),
+            *body,
+        )
+    pieces.append(update[position:])
+    return b"".join(pieces)
+
+
+def join_garbage(update: bytes) -> bytes:
+    """Return an update with garbage of one client that follows other garbage as one struct.
+
+    pycrdt joins it only when a document is loaded, so one has other bytes before and
+    after.
+    """
+    if _MAY_BE_GARBAGE.search(update) is None:
+        return update
+    garbage: dict[Id, int] = {}
+    joined: set[Id] = set()
+    before = None
+    for struct in read_structs(update):
+        if struct.kind != GC:
+            before = None
+        elif before is None or before[0] != struct.client:
+            before = struct.client, struct.clock
+            garbage[before] = struct.length
+        else:
+            garbage[before] += struct.length
+            joined.add((struct.client, struct.clock))
+
+    def others(struct: Struct) -> Sequence[bytes] | None:
+        place = struct.client, struct.clock
+        if place in joined:
+            return ()
+        if place in garbage:
+            return (bytes((GC,)) + write_var_uint(garbage[place]),)
+        return None
+
+    return exchange(update, others) if joined else update
 
 
 def _read_struct(update: bytes, position: int, client: int, clock: int) -> Struct:
@@ -176,12 +259,19 @@ def _read_content(update: bytes, position: int, kind: int) -> tuple[int, int]:
         for _ in range(length):
             position, _ = value_end(update, position)
         return length, position
+    if kind == JSON:
+        length, position = read_var_uint(update, position)
+        for _ in range(length):
+            _, position = _read_bytes(update, position)
+        return length, position
     if kind == FORMAT:
         _, position = _read_bytes(update, position)
         return 1, _read_bytes(update, position)[1]
     if kind == TYPE:
         reference, position = read_var_uint(update, position)
-        return 1, _read_bytes(update, position)[1] if reference == XML_ELEMENT else position
+        if reference == XML_ELEMENT or reference == XML_HOOK:
+            position = _read_bytes(update, position)[1]
+        return 1, position
     if kind == DOC:
         _, position = _read_bytes(update, position)
         return 1, value_end(update, position)[0]

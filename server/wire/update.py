@@ -3,8 +3,8 @@
 pycrdt trusts updates: a few hostile bytes crash the process, lock it for ever, or poison a document
 so that it can never be encoded again, and no `except` of ours can catch that. So every update from
 outside is walked here first. The walk refuses what is known to harm pycrdt, what makes a JavaScript
-peer throw, and what pycrdt would misread; it accepts everything that Yjs 13 writes, except for the
-few that pycrdt can't read: Y.XmlHook, ContentJSON of Yjs betas, and JSON that serde refuses.
+peer throw, and what pycrdt would misread; it accepts everything that Yjs 13 writes. What pycrdt
+can't read of that has stand-ins, see `stand_ins`.
 
 Defined by yjs `src/utils/UpdateDecoder.js` (version 1), `src/utils/encoding.js`, `src/structs/*.js`
 and `src/utils/DeleteSet.js`:
@@ -29,7 +29,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from plait.server.errors import UpdateRefused
 from plait.server.wire.lib0 import UintTooLong, read_var_uint
-from plait.server.wire.values import json_end, string_end, values_end
+from plait.server.wire.values import beta_values_end, json_end, string_end, values_end
 
 CLOCK_MAX: Final = (1 << 31) - 1
 """pycrdt counts clocks with 32 bits, and near the end it panics or loops; no document gets here."""
@@ -54,7 +54,7 @@ HAS_KEY: Final = 32
 KIND: Final = 31
 
 XML_ELEMENT: Final = 3
-_XML_HOOK: Final = 5
+XML_HOOK: Final = 5
 _XML_TEXT: Final = 6
 
 
@@ -88,7 +88,7 @@ class Shape(NamedTuple):
     parents: Sequence[Id]
     """What its structs are to be in, other than root types and `types`: see `parents`."""
     lossless: bool
-    """False when pycrdt writes something else than it reads: BigInt, negative zero, subdocument."""
+    """False when pycrdt writes something else than it reads, or can't read it: see `stand_ins`."""
     astral: bool
     """Whether text has characters of two UTF-16 units, which can be split: see `surrogates`."""
     keyed: bool
@@ -400,11 +400,14 @@ def _content(
         return length, _values(update, position, length, findings)
     if kind == TYPE:
         findings.types.append((client, clock))
-        return 1, _type(update, position)
-    if kind == FORMAT:
-        return 1, json_end(update, string_end(update, position))
-    if kind == EMBED:
-        return 1, json_end(update, position)
+        return 1, _type(update, position, findings)
+    if kind == FORMAT or kind == EMBED:
+        if kind == FORMAT:
+            position = string_end(update, position)
+        position, plain = json_end(update, position, findings.any_depth_max)
+        if not plain:
+            findings.lossless = False
+        return 1, position
     if kind == BINARY:
         size, position = read_var_uint(update, position)
         return 1, position + size
@@ -416,20 +419,22 @@ def _content(
             _refuse("The options of a subdocument are not an object.")
         return 1, _values(update, position, 1, findings)
     if kind == JSON:
-        # yrs 0.28 reads one string more than there are, and so takes the next struct for text.
-        _refuse("The update has content of a Yjs beta (ContentJSON), which pycrdt misreads.")
+        # Of Yjs betas. yrs 0.28 reads one string more than there are.
+        findings.lossless = False
+        length, position = read_var_uint(update, position)
+        return length, beta_values_end(update, position, length, findings.any_depth_max)
     _refuse(f"There are no structs of kind {kind}.")
 
 
-def _type(update: bytes, position: int) -> int:
+def _type(update: bytes, position: int, findings: _Findings) -> int:
     # Yjs reads a number of any length, yrs a byte.
     reference = update[position]
     position += 1
-    if reference == XML_ELEMENT:
+    if reference == XML_ELEMENT or reference == XML_HOOK:
+        if reference == XML_HOOK:
+            # yrs 0.28 knows the number, but forgets to read the name.
+            findings.lossless = False
         return string_end(update, position)
-    if reference == _XML_HOOK:
-        # yrs 0.28 knows the number, but forgets to read the name.
-        _refuse("The update has a Y.XmlHook, which pycrdt misreads.")
     if reference > _XML_TEXT:
         _refuse(f"There are no shared types of kind {reference}.")
     return position

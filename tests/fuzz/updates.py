@@ -11,16 +11,19 @@ from plait.server.document import Applied, Document
 from plait.server.errors import DecodeError, DocumentBroken, LimitReached, UpdateRefused
 from plait.server.folding import same
 from plait.server.limits import Limits
-from plait.server.wire import originals, subdocuments, surrogates
+from plait.server.wire import stand_ins, surrogates
 from plait.server.wire.lib0 import read_var_uint
 from plait.server.wire.slices import slice_state
 from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
-from plait.server.wire.structs import read_deletes, read_structs, sections
+from plait.server.wire.structs import Struct, read_deletes, read_structs, sections
 from plait.server.wire.update import (
     ANY,
     DELETED,
     GC,
+    JSON,
     STRING,
+    TYPE,
+    XML_HOOK,
     _walk,
     inspect,
     typed,
@@ -73,18 +76,24 @@ def take_apart(data: bytes) -> None:
     for client, _, end in shape.runs:
         expect(end <= ends.get(client, -1), "a run ends behind its structs")
     read_deletes(data, position)
-    hidden = subdocuments.hide(data, fuzz_updates.MARK)
-    inspect(hidden)
-    expect(
-        subdocuments.show(hidden, fuzz_updates.MARK) == data,
-        "a hidden subdocument does not come back",
-    )
-    kept = originals.collect(data)
-    expect(originals.put_back(data, kept) == data, "an original is not what it was")
+    hidden = stand_ins.hide(data, fuzz_updates.MARK)
+    expect(inspect(hidden).lossless or not shape.lossless, "a stand-in needs another one")
+    expect(inspect(hidden).runs == shape.runs, "stand-ins change clocks")
+    expect(hidden is data or not shape.lossless, "there are stand-ins for nothing")
+    shown = stand_ins.show(hidden, fuzz_updates.MARK)
+    # Several values of a Yjs beta come back as several structs, and a name in its shortest form.
+    if not any(each.kind == JSON or is_hook(data, each) for each in structs):
+        expect(shown == data, "what was hidden does not come back")
+    expect(stand_ins.hide(shown, fuzz_updates.MARK) == hidden, "what was hidden comes back changed")
     pairs = surrogates.pairs(data)
     torn = surrogates.rewrite(data, pairs)
     expect(not surrogates.pairs(torn), "a torn pair is whole")
     expect(inspect(torn).runs == shape.runs, "tearing pairs changes clocks")
+
+
+def is_hook(data: bytes, struct: Struct) -> bool:
+    """Whether a struct is a Y.XmlHook."""
+    return struct.kind == TYPE and data[struct.content] == XML_HOOK
 
 
 @cache
@@ -126,7 +135,7 @@ def units(made: Document) -> dict[tuple[int, int], tuple[object, ...]]:
     found: dict[tuple[int, int], tuple[object, ...]] = {}
     for each in read_structs(state):
         content = state[each.content : each.end]
-        parts: list[object] = [bytes(sorted(content))]  # Keys of objects come in any order.
+        parts: list[object] = [content]
         if each.kind in (GC, DELETED):
             parts = [None] * each.length
         elif each.kind == STRING:
@@ -137,7 +146,7 @@ def units(made: Document) -> dict[tuple[int, int], tuple[object, ...]]:
             parts = []
             for _ in range(each.length):
                 end, _ = value_end(content, position)
-                parts.append(bytes(sorted(content[position:end])))
+                parts.append(content[position:end])
                 position = end
         origin = each.origin
         for clock, part in enumerate(parts, each.clock):

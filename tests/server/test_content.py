@@ -8,8 +8,9 @@ import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from plait.server.appearance import appearance
-from plait.server.content import DEPTH_MAX, SAFE_INTEGER_MAX, root_kinds, roots, roots_as_json
+from plait.server.content import root_kinds, roots, roots_as_json
 from plait.server.errors import BadRequest
+from plait.server.shown import DEPTH_MAX, SAFE_INTEGER_MAX
 from plait.server.wire.lib0 import var_string, write_var_uint
 from plait.server.wire.update import inspect
 from tests.support.node import run_node
@@ -76,15 +77,30 @@ def test_a_root_name_may_be_any_text() -> None:
 def test_text_keeps_its_type_when_all_visible_is_formatting_or_an_embed() -> None:
     # An array cast on such a root loops for ever in pycrdt.
     update = from_yjs("d.getText('t').insertEmbed(0, {image: 1}, {bold: true})")
-    assert roots(update) == {"t": {"type": "text", "value": ""}}
+    assert roots(update) == {
+        "t": {
+            "type": "text",
+            "value": "",
+            "delta": [{"insert": {"image": 1}, "attributes": {"bold": True}}],
+        }
+    }
 
 
-def test_formatting_is_left_out_of_text() -> None:
+def test_formatting_is_beside_the_text() -> None:
     update = from_yjs(
         "const t = d.getText('t'); t.insert(0, 'Hello'); t.format(0, 2, {bold: true}); "
         "t.insertEmbed(3, {image: 1})"
     )
-    assert roots(update) == {"t": {"type": "text", "value": "Hello"}}
+    assert roots(update) == {
+        "t": {
+            "type": "text",
+            "value": "Hello",
+            "delta": [
+                {"insert": "He", "attributes": {"bold": True}},
+                *({"insert": "l"}, {"insert": {"image": 1}}, {"insert": "lo"}),
+            ],
+        }
+    }
 
 
 def test_text_with_an_embedded_type_is_text() -> None:
@@ -92,7 +108,14 @@ def test_text_with_an_embedded_type_is_text() -> None:
         "const t = d.getText('t'); t.insert(0, 'ab'); t.insertEmbed(1, new Y.Map()); "
         "t.setAttribute('language', 'en')"
     )
-    assert roots(update) == {"t": {"type": "text", "value": "ab"}}
+    assert roots(update) == {
+        "t": {
+            "type": "text",
+            "value": "ab",
+            "delta": [{"insert": "a"}, {"insert": {}}, {"insert": "b"}],
+            "attributes": {"language": "en"},
+        }
+    }
 
 
 def test_a_root_of_deleted_content_is_unknown_and_a_map_still_a_map() -> None:
@@ -162,9 +185,75 @@ def test_an_xml_element_or_xml_text_at_the_top_is_shown() -> None:
         "p.insert(0, 'Lexical')"
     )
     assert roots(update) == {
-        "e": {"type": "xml", "value": "in"},
-        "r": {"type": "xml", "value": "Lexical"},
+        "e": {"type": "xml", "or": ["text"], "value": "in"},
+        "r": {"type": "xml", "or": ["text"], "value": "Lexical"},
     }
+
+
+def test_what_may_be_a_text_says_so() -> None:
+    """A text that holds only embedded types looks like an array of them."""
+    update = from_yjs(
+        "d.getText('t').insertEmbed(0, new Y.Map([['k', 1]])); "
+        "d.getArray('a').push([new Y.Map(), 1]); "
+        "d.getXmlFragment('x').insert(0, [new Y.XmlElement('p'), new Y.XmlText('in')])"
+    )
+    assert roots(update) == {
+        "a": {"type": "array", "value": [{}, 1]},
+        "t": {"type": "array", "or": ["text"], "value": [{"k": 1}]},
+        "x": {"type": "xml", "value": "<p></p>in"},
+    }
+
+
+def test_attributes_of_what_has_a_sequence_are_told() -> None:
+    update = from_yjs(
+        """
+        const e = d.get('e', Y.XmlElement), r = d.get('r', Y.XmlText), p = new Y.XmlText()
+        e.insert(0, [new Y.XmlElement('br')])
+        e.setAttribute('b', '1'); e.setAttribute('a', {z: 1, y: 2})
+        r.insertEmbed(0, p); r.setAttribute('dir', 'ltr')
+        p.insert(0, 'Lexical'); p.setAttribute('__type', 'paragraph')
+        p.insertEmbed(0, new Y.Map([['__text', 't']]))
+        """
+    )
+    found = json.loads(roots_as_json(update))
+    assert found == {
+        "e": {"type": "xml", "value": "<br></br>", "attributes": {"a": {"z": 1, "y": 2}, "b": "1"}},
+        "r": {
+            "type": "xml",
+            "or": ["text"],
+            "value": '<#text __type="paragraph">{"__text":"t"}Lexical</#text>',
+            "attributes": {"dir": "ltr"},
+        },
+    }
+
+
+def test_xml_is_written_as_yjs_writes_it() -> None:
+    """But for values that are no text, of which `toString` makes `[object Object]`."""
+    update = from_yjs(
+        """
+        const x = d.getXmlFragment('x'), p = new Y.XmlElement('p'), t = new Y.XmlText()
+        x.insert(0, [p, new Y.XmlHook('hook')])
+        const values = {b: '1', a: '"q"<', n: 5, t: true, z: null, f: 1.5}
+        Object.keys(values).forEach(name => p.setAttribute(name, values[name]))
+        p.insert(0, [t, new Y.XmlElement('br')])
+        t.insert(0, 'hel<lo'); t.format(0, 2, {bold: true})
+        t.format(1, 2, {link: {target: 'y', href: 'x'}, em: {}})
+        const said = p.toString()
+        p.setAttribute('l', [{columnName: 'kind', value: ['a', 'b']}])
+        t.insertEmbed(6, {image: 'i', b: [1, -0]}); x.get(1).set('k', {b: 1, a: 2})
+        d.getMap('expected').set('x', said)
+        """
+    )
+    found = json.loads(roots_as_json(update))
+    said = found["expected"]["value"]["x"]
+    assert said.startswith('<p a=""q"<" b="1" f="1.5" n="5" t="true" z="null"><bold>h</bold>')
+    assert found["x"]["value"] == (
+        said.replace(' f="1.5"', ' f="1.5" l="[{"columnName":"kind","value":["a","b"]}]"').replace(
+            "lo<br>", 'lo{"image":"i","b":[1,0]}<br>'
+        )
+        + '<hook data-yjs-hook="hook" k="{"b":1,"a":2}"></hook>'
+    )
+    assert len({roots_as_json(update) for _ in range(10)}) == 1
 
 
 def test_half_an_emoji_deleted_is_shown_as_yjs_shows_it() -> None:
@@ -220,6 +309,32 @@ def test_values_become_what_json_can_hold() -> None:
     }
     assert b'"whole":3,' in written
     assert b"NaN" not in written and b"Infinity" not in written
+
+
+def test_keys_keep_their_order_and_odd_json_is_shown() -> None:
+    update = from_yjs(
+        """
+        d.getMap('m').set('o', {b: 1, a: {z: [{y: 1, x: 2n ** 60n}], c: [undefined, true]}})
+        d.getArray('a').push([{b: 1, a: -0}, [{d: 1.5, c: NaN, b: new Uint8Array([1])}]])
+        const t = d.getText('t')
+        t.insert(0, 'x', {link: {title: '\\u{1f680}'[0], href: 'h'}})
+        t.insertEmbed(0, {id: 1e19, b: 5e-324, a: []})
+        const beta = new Y.Item(Y.createID(5, 0), null, null, null, null,
+            d.getArray('j'), null, new Y.ContentJSON([{b: 1, a: 2}, undefined, 'three', 4]))
+        d.transact(transaction => beta.integrate(transaction, 0))
+        """
+    )
+    written = roots_as_json(update).decode()
+    for part in (
+        f'"value":{{"o":{{"b":1,"a":{{"z":[{{"y":1,"x":"{2**60}"}}],"c":[null,true]}}}}}}',
+        '"value":[{"b":1,"a":0},[{"d":1.5,"c":null,"b":{"$bytes":"AQ=="}}]]',
+        r'"delta":[{"insert":{"id":1e+19,"b":5e-324,"a":[]}},'
+        r'{"insert":"x","attributes":{"link":{"title":"\ud83d","href":"h"}}}]',
+        '"j":{"type":"array","value":[{"b":1,"a":2},null,"three",4]}',
+    ):
+        assert part in written
+    assert json.loads(written)["a"]["type"] == "array"
+    assert len({roots_as_json(update) for _ in range(10)}) == 1
 
 
 def test_an_array_holds_every_kind_of_value_too() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from pycrdt import Doc, get_state, merge_updates
 
 from plait.server.errors import UpdateRefused
-from plait.server.wire import keys, parents, subdocuments, surrogates
+from plait.server.wire import keys, parents, stand_ins, surrogates
 from plait.server.wire.lib0 import write_var_uint
 from plait.server.wire.places import Places
 from plait.server.wire.state_vector import decode_state_vector
@@ -33,7 +33,7 @@ AnyDoc = Doc[Any]
 
 VECTORS = Path(__file__).parent / "vectors" / "updates.json"
 NUMBERS = (0, 1, 2, 3, 5, 127, 128, (1 << 31) - 2, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 52)
-MARK = b"\xfe mark of a subdocument \xff"
+MARK = b"mark of stand-in"
 DEADLINE_SECONDS = 20
 BATCH = 20_000
 
@@ -194,7 +194,7 @@ def attempt(state: bytes, update: bytes) -> str:
         return "refused"
     keyed = Places()
     places: list[Id] = []
-    state = parents.without(subdocuments.hide(state, MARK), inspect(state).parents)
+    state = parents.without(stand_ins.hide(state, MARK), inspect(state).parents)
     steps = keys.one_by_one_in_steps(state, keyed, places)
     try:
         while True:
@@ -210,7 +210,7 @@ def attempt(state: bytes, update: bytes) -> str:
     # What it repeats may be a lie.
     places += [each for each in shape.types if each[1] >= known.get(each[0], 0)]
     within = {each.parent for each in read_structs(update) if each.parent}
-    update = parents.without(subdocuments.hide(update, MARK), within.difference(places))
+    update = parents.without(stand_ins.hide(update, MARK), within.difference(places))
     try:
         update, _ = keys.one_by_one(update, keyed)
     except UpdateRefused:

@@ -4,7 +4,7 @@
 //     json     what they all show
 //     text     of the root text `t`
 //     more     genuine updates that are rarer: merged with gaps, diffs, states with pending structs
-// Arguments: kind (`rich` or `emoji`), seed, number of histories, edits in each.
+// Arguments: kind (`rich`, `odd` or `emoji`), seed, number of histories, edits in each.
 import * as Y from 'yjs'
 
 const [kind, seed, count, edits] = process.argv.slice(1).map((arg, i) => i ? Number(arg) : arg)
@@ -25,6 +25,16 @@ const values = [() => 1, () => -7, () => 2 ** 40, () => 0.1, () => true, () => n
   () => ({ a: 1, b: { c: null } }), () => new Uint8Array([1, 2]), () => new Y.Map([['k', 1]]), () => new Y.Array(),
   () => new Y.Text('inner 😀'), () => new Y.XmlElement('p'), () => new Y.XmlText('xml')]
 
+const formats = [{ bold: true }, { bold: null }, { link: { href: 'x' } }]
+const embeds = [{ image: 'x.png' }, { n: 1.5 }]
+const nodes = [() => new Y.XmlElement('p'), () => new Y.XmlText('x😀')]
+if (kind === 'odd') { // what pycrdt would write otherwise, or can't read
+  values.push(() => ({ z: 1, y: { b: [{ d: -0, c: 1 }], a: 'é' }, x: null }), () => [{ b: 1, a: 2 }, 3, { d: 4, c: 5 }], () => -0)
+  formats.push({ link: { title: '😀'[0], href: 'x' } }, { size: { b: 1e19, a: 0.25 } })
+  embeds.push({ id: 1e19, '😀': '😀'[1], a: [1, { c: 2, b: 3 }] }, [1, 'x'], { b: 1, a: 2 })
+  nodes.push(() => new Y.XmlHook('hook'))
+}
+
 const types = (doc) => {
   const found = [doc.getText('t'), doc.getArray('a'), doc.getMap('m'), doc.getXmlFragment('x')]
   const seen = type => {
@@ -43,8 +53,8 @@ const editText = text => {
   switch (below(length ? 8 : 1)) {
     case 0: case 1: case 2: text.insert(below(length + 1), pick(words)); break
     case 3: case 4: { const at = below(length); text.delete(at, 1 + below(Math.min(length - at, 6))); break }
-    case 5: { const at = below(length); text.format(at, 1 + below(length - at), pick([{ bold: true }, { bold: null }, { link: { href: 'x' } }])); break }
-    case 6: text.insertEmbed(below(length + 1), pick([{ image: 'x.png' }, { n: 1.5 }])); break
+    case 5: { const at = below(length); text.format(at, 1 + below(length - at), pick(formats)); break }
+    case 6: text.insertEmbed(below(length + 1), pick(embeds)); break
     case 7: text.insert(below(length + 1), pick(words), { em: true })
   }
 }
@@ -58,7 +68,7 @@ const editXml = xml => {
   const length = xml.length
   if (length && below(3) === 0) xml.delete(below(length), 1)
   else if (xml instanceof Y.XmlElement && below(3) === 0) xml.setAttribute(pick(['k', 'é']), pick(['left', '😀']))
-  else xml.insert(below(length + 1), [pick([() => new Y.XmlElement('p'), () => new Y.XmlText('x😀')])()])
+  else xml.insert(below(length + 1), [pick(nodes)()])
 }
 const editRich = (doc, undo) => {
   if (below(12) === 0) return below(2) ? undo.undo() : undo.redo()
@@ -98,7 +108,7 @@ for (let h = 0; h < count; h++) {
     const i = below(3)
     if (below(3) === 0) unread[i].splice(0, 1 + below(unread[i].length)).forEach(u => Y.applyUpdate(docs[i], u, 'remote'))
     docs[i].transact(() => {
-      for (let k = below(3) === 0 ? 3 : 1; k > 0; k--) kind === 'rich' ? editRich(docs[i], undo[i]) : editEmoji(docs[i])
+      for (let k = below(3) === 0 ? 3 : 1; k > 0; k--) kind === 'emoji' ? editEmoji(docs[i]) : editRich(docs[i], undo[i])
     })
   }
   docs.forEach((doc, i) => unread[i].forEach(u => Y.applyUpdate(doc, u, 'remote')))

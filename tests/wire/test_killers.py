@@ -229,8 +229,6 @@ def test_makes_pycrdt_use_freed_memory_and_is_mended_or_refused(name: str) -> No
 
 MISREAD = {
     # Bytes, what pycrdt makes of them, and why they are refused.
-    "ContentJSON": ("010107000201017401046e756c6c" + "0161" + "00", "0161", "ContentJSON"),
-    "XmlHook": ("010107000701017405017000", "010107000701017405" + "00", "XmlHook"),
     "a client twice": ("020107000002010700000300", "0affffffff0f", "twice"),
     "a parent marked with 2": ("010107000402016d016100", "0000", "marked with 2"),
 }

@@ -22,7 +22,7 @@ def author(client: int, text: str) -> bytes:
     return made.state()
 
 
-@pytest.mark.parametrize("kind", ["rich", "emoji"])
+@pytest.mark.parametrize("kind", ["rich", "odd", "emoji"])
 def test_genuine_updates_are_in_the_document_as_their_author_wrote_them(kind: str) -> None:
     random = Random(3)
     for history in histories(kind, 5, 25, 40):

@@ -17,6 +17,8 @@ from tests.wire.recorded import histories, updates, vectors
 LOSSY = {f"lossy values{part}" for part in (" 1", " 2", ": state")} | {
     f"subdocuments{part}" for part in (" 1", " 2", ": state")
 }
+LOSSY |= {"formatting 4", "values 2", "values: state"}
+LOSSY |= {f"orders and odd JSON{part}" for part in (" 1", " 2", " 3", " 4", " 5", " 6", ": state")}
 ASTRAL = {f"text beyond ASCII{part}" for part in (" 2", " 3", ": state")}
 RECORDED = [pytest.param(vector, id=vector["name"]) for vector in vectors("updates")]
 
@@ -149,8 +151,9 @@ REFUSED = {
     "a gap with flags": (update(b"\x8a\x07\x00\x01", clock=1), "kind 10"),
     "an unknown kind": (update(item(11, b"\x01x")), "kind 11"),
     "an unknown type": (update(item(7, b"\x07")), "kind 7"),
-    "an XmlHook": (update(item(7, b"\x05\x01p")), "XmlHook"),
-    "content of a beta": (update(item(2, b"\x01\x04null")), "ContentJSON"),
+    "content of a beta that is not JSON": (update(item(2, b"\x01\x04nul}")), "not JSON"),
+    "content of a beta of no values": (update(item(2, b"\x00")), "no length"),
+    "an XmlHook without a name": (update(item(7, b"\x05")), "ends too early"),
     "an unknown value": (update(item(8, b"\x01\x73")), "tag 115"),
     "an endless integer value": (update(item(8, b"\x01\x7d" + b"\xff" * 9)), "2.53"),
     "values too deep": (update(DEEP), "deeper than 512"),
@@ -165,7 +168,7 @@ REFUSED = {
     "a format with a name that is not UTF-8": (update(item(6, b"\x01\xff\x04true")), "UTF-8"),
     "an embed that is not JSON": (update(item(5, b"\x01{")), "not JSON"),
     "an embed of nothing": (update(item(5, b"\x00")), "not JSON"),
-    "an embed too deep": (update(item(5, var_string("[" * 128 + "]" * 128))), "deeper than 127"),
+    "an embed too deep": (update(item(5, var_string("[" * 513 + "]" * 513))), "deeper than 512"),
     "a subdocument without options": (update(item(9, b"\x01g\x7e")), "not an object"),
 }
 

@@ -207,6 +207,19 @@ record('subdocuments', doc => {
   map.set('options', new Y.Doc({ guid: 'guid-2', gc: false, autoLoad: true, meta: { title: 'é', n: 1n } }))
   map.delete('plain')
 })
+// Not through a document: Yjs has not written ContentJSON since its betas, but it still reads it.
+record('orders and odd JSON', doc => {
+  const text = doc.getText('t')
+  text.insert(0, 'x', { link: { title: '\u{1f680}'[0], href: 'y' } })
+  text.insertEmbed(0, { id: 1e19, b: 1, a: -0.5 })
+  doc.getMap('m').set('o', { b: 1, a: { d: [{ z: 1, y: 2 }], c: 2 } })
+  doc.getArray('a').push([1, { b: 1, a: 2 }, { c: 3 }, [{ b: 1, a: 2 }]])
+  doc.getXmlFragment('x').insert(0, [new Y.XmlHook('kind')])
+  const beta = []
+  beta[0] = new Y.Item(Y.createID(3000000001, Y.getState(doc.store, 3000000001)), null, null, null, null,
+    doc.getArray('j'), null, new Y.ContentJSON([{ b: 1, a: 2 }, undefined, 'three', 4]))
+  doc.transact(transaction => beta[0].integrate(transaction, 0))
+})
 record('undo', doc => {
   const text = doc.getText('t')
   const undo = new Y.UndoManager(text, { captureTimeout: 0 })

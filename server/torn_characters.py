@@ -1,31 +1,20 @@
-"""What pycrdt is given in place of content that it would not give back as it is.
+"""Bring back characters beyond U+FFFF that an edit has cut in half (`plait.server.revert`).
 
-Two kinds of content need it when deleted content is inserted anew (`plait.server.revert`):
-
-- Values that pycrdt writes with loss (`plait.server.wire.originals`): each becomes a unique text.
-- Characters beyond U+FFFF that an edit has cut in half (`plait.server.wire.surrogates`). pycrdt
-  can't cut them, and Yjs has replaced both halves for good. Each becomes two characters that occur
-  nowhere else, which pycrdt can cut.
-
-What is inserted has new ids, so only the stand-ins themselves tell what they stand for.
+pycrdt can't cut them (`plait.server.wire.surrogates`), and Yjs has replaced both halves for good.
+So pycrdt is given for each of them two characters that occur nowhere else, which it can cut. What
+it inserts anew has new ids, so only these tell what they stand for.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from uuid import uuid4
 
 import pycrdt
 
 from plait.server.appearance import texts
-from plait.server.wire import originals
 from plait.server.wire.lib0 import read_var_uint, var_bytes
 from plait.server.wire.structs import Struct, read_structs, replace_parts
-from plait.server.wire.update import ANY, DOC, STRING, Id
-from plait.server.wire.values import value_end
+from plait.server.wire.update import STRING, Id
 
-_TEXT_TAG = b"\x77"
-"""Marks text among Any values (lib0 `encoding.js`, `writeAny`)."""
-_EMPTY_OBJECT = b"\x76\x00"
 _PRIVATE_USE = range(0xE000, 0xF900)
 _TORN = "\ufffd"
 
@@ -33,54 +22,7 @@ Part = tuple[int, int, bytes]
 """The start and the end of some bytes in an update, and what to write there."""
 
 
-class ValueStandIns:
-    """Unique text for the values of a state that pycrdt would write with loss."""
-
-    def __init__(self, state: bytes) -> None:
-        self._originals: dict[bytes, bytes] = {}
-        self._given: dict[Id, bytes] = {}
-        kept = originals.collect(state)
-        mark = f"plait:{uuid4().hex}:"
-        for struct in read_structs(state) if kept else ():
-            for clock in range(struct.clock, struct.clock + struct.length):
-                original = kept.get((struct.client, clock))
-                if original is not None:
-                    name = var_bytes(f"{mark}{struct.client}:{clock}".encode())
-                    self._originals[name] = original
-                    self._given[struct.client, clock] = (
-                        name + _EMPTY_OBJECT if struct.kind == DOC else _TEXT_TAG + name
-                    )
-
-    def put_in(self, state: bytes) -> bytes:
-        """Return a state, of the same document, with the text in place of the values."""
-        return originals.put_back(state, self._given) if self._given else state
-
-    def take_out(self, update: bytes) -> bytes:
-        """Return an update with the values in place of the text."""
-        if not self._given:
-            return update
-        parts: list[Part] = []
-        for struct in read_structs(update):
-            if struct.kind == ANY:
-                parts += self._values(update, struct)
-            elif struct.kind == DOC:
-                size, start = read_var_uint(update, struct.content)
-                original = self._originals.get(update[struct.content : start + size])
-                if original is not None:
-                    parts.append((struct.content, struct.end, original))
-        return replace_parts(update, parts)
-
-    def _values(self, update: bytes, struct: Struct) -> Iterable[Part]:
-        count, end = read_var_uint(update, struct.content)
-        for _ in range(count):
-            start = end
-            end, _ = value_end(update, start)
-            original = self._originals.get(update[start + 1 : end])
-            if original is not None and update.startswith(_TEXT_TAG, start):
-                yield start, end, original
-
-
-class CharacterStandIns:
+class TornCharacters:
     """Two characters that pycrdt can cut, for each of the characters that are cut.
 
     Args:
