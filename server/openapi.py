@@ -320,10 +320,12 @@ SCHEMAS: Json = {
             "A shared type and what is in it. Its type is told from its content.",
             {
                 "type": {"enum": ["text", "map", "array", "xml", "unknown"]},
-                "value": {
-                    "description": "A string for text and xml, an object for a map, an array for "
-                    "an array; null for one in which everything was deleted."
-                },
+                "value": {"description": "Null for one in which everything was deleted."},
+            },
+            {
+                "or": {"type": "array", "items": {"enum": ["text"]}},
+                "delta": {"type": "array", "items": {"type": "object"}},
+                "attributes": {"type": "object"},
             },
         ),
         "oneOf": [

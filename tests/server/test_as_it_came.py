@@ -5,6 +5,7 @@ it went.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from plait.server.updates import difference, merge
 from plait.server.wire import places
 from plait.server.wire.structs import join_garbage, read_deletes, sections
 from tests.support.node import run_node
+from tests.support.rest import UPDATE, path, serving
 from tests.wire.recorded import histories
 
 LIMITS = Limits()
@@ -141,3 +143,36 @@ def test_a_revert_brings_every_key_back_to_its_place() -> None:
         after, before = shown_by_yjs([[present.encode()], [old.encode()]])
         assert json.loads(after)[0] == json.loads(before)[0]
         assert after[: after.rindex("],[")] == before[: before.rindex("],[")]
+
+
+ODD = """
+import * as Y from 'yjs'
+const d = new Y.Doc()
+const text = d.getText('t')
+text.insert(0, 'x', { link: { title: '\\u{1f680}'[0], href: 'y' } })
+text.insertEmbed(0, { id: 1e19 })
+let deep = 1
+for (let i = 0; i < 190; i++) deep = { deep }
+text.insertEmbed(0, deep)
+d.getMap('m').set('o', { b: 1, a: 2, c: 3, d: 4 })
+d.getXmlFragment('x').insert(0, [new Y.XmlHook('hook')])
+console.log(Buffer.from(Y.encodeStateAsUpdate(d)).toString('hex'))
+"""
+
+
+async def test_what_yjs_writes_is_taken_and_known_again_after_a_restart(tmp_path: Path) -> None:
+    state = bytes.fromhex(run_node(ODD))
+    raw, as_json = path("a", "/state"), path("a", "/state?format=json")
+    etags: dict[str, str] = {}
+    bodies = set()
+    for restart in range(3):
+        async with serving(store=f"sqlite:///{tmp_path}/s.db") as (_, client):
+            if not restart:
+                assert (await client.put(path("a"), content=state, headers=UPDATE)).is_success
+                etags = {each: (await client.get(each)).headers["etag"] for each in (raw, as_json)}
+            assert (await client.get(raw)).content == state
+            bodies.add((await client.get(as_json)).content)
+            for each, etag in etags.items():
+                again = await client.get(each, headers={"if-none-match": etag})
+                assert again.status_code == 304
+    assert len(bodies) == 1 and b'{"o":{"b":1,"a":2,"c":3,"d":4}}' in bodies.pop()
