@@ -18,7 +18,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from math import ceil, inf
+from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from zlib import crc32
@@ -54,8 +54,10 @@ FOLLOW_SECONDS = 1.0
 """How often the store is asked for what others wrote into it."""
 FOLLOW_RELAYED_SECONDS = 5.0
 """The same while other nodes tell by the relay what they write."""
-CLOSED_A_STEP, CLOSE_STEP_SECONDS = 50, 0.1
-"""How fast connections are closed when the server stops: 500 a second, or as time allows."""
+CLOSED_A_SECOND, CLOSE_STEP_SECONDS = 100.0, 0.01
+"""How fast connections are closed when the server stops, or faster if time demands it. Whoever is
+not closed yet is served, and who is closed has to wait for fewer others who come back.
+"""
 ROOM_TICKS = 5
 """A room's own tick comes every so many of the hub's, different rooms' at different ones."""
 
@@ -71,6 +73,7 @@ while.
 GIVE_BACK_BYTES = 1 << 20
 """Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
 
+STOPPING = "the server is stopping; connect again"
 FAREWELL_TURNS = 4
 """Turns of the loop in which acknowledgements of the last commit reach their sockets."""
 
@@ -219,7 +222,10 @@ class Hub:
             entry.room = self.start(self._open(name, entry))
         entry.leases += 1
         try:
-            return Lease(await asyncio.shield(entry.room), entry, self.clock)
+            room = await asyncio.shield(entry.room)
+            if self.stopping:  # Those who are in are being sent away.
+                raise ServerStopping(STOPPING)
+            return Lease(room, entry, self.clock)
         except BaseException:
             entry.end_lease(self.clock)
             raise
@@ -231,7 +237,7 @@ class Hub:
             ServerStopping: the server takes nobody in any more.
         """
         if self.stopping:
-            raise ServerStopping("the server is stopping; connect again")
+            raise ServerStopping(STOPPING)
         entry = self._entries.get(name)
         if entry is None or (room := entry.loaded) is None or room.dead:
             return None
@@ -300,14 +306,18 @@ class Hub:
                 await self.cluster.farewell()
 
     async def _send_all_away(self, seconds_max: float) -> None:
-        """Close everybody's connection, not all at once: they come back to other nodes."""
+        """Close everybody's connection, one after the other: they come back to other nodes."""
         members = [member for room in self.rooms().values() for member in room.members]
-        batch = max(CLOSED_A_STEP, ceil(len(members) * CLOSE_STEP_SECONDS / max(seconds_max, 0.1)))
-        for start in range(0, len(members), batch):
-            if start:
+        rate = max(CLOSED_A_SECOND, len(members) / max(seconds_max, 0.1))
+        time = asyncio.get_running_loop().time
+        begun, closed = time(), 0
+        while closed < len(members):
+            if closed:
                 await asyncio.sleep(CLOSE_STEP_SECONDS)
-            for member in members[start : start + batch]:
-                member.socket.close(ServerStopping("the server is stopping; connect again"))
+            due = int((time() - begun) * rate) + 1
+            for member in members[closed:due]:
+                member.socket.close(ServerStopping(STOPPING))
+            closed = max(closed, due)
 
     async def _flush(self, timeout_seconds: float) -> None:
         try:

@@ -13,7 +13,7 @@ from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.connection import Connection
 from plait.server.counters import Counters
-from plait.server.errors import DocumentGone
+from plait.server.errors import DocumentGone, ServerStopping
 from plait.server.hub import FOLLOW_SECONDS, Hub
 from plait.server.limits import Limits
 from plait.server.relay import Exchange, LocalRelay
@@ -22,7 +22,7 @@ from plait.server.wire.presence import Entry, encode_presence
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.support.authors import Author, text_of
 from tests.support.clock import FakeClock
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.stores import FaultyStore
 
 
@@ -309,45 +309,54 @@ async def test_a_node_that_could_not_store_everything_says_good_bye_all_the_same
     assert [text_of(row.update) for row in stored] == ["hello"]
 
 
-async def test_connections_are_closed_in_steps_when_a_node_stops(
+async def test_connections_are_closed_one_by_one_when_a_node_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They come back to other nodes, which are not to be overrun."""
-    monkeypatch.setattr(hub_module, "CLOSED_A_STEP", 3)
-    monkeypatch.setattr(hub_module, "CLOSE_STEP_SECONDS", 0)
+    """They come back to other nodes, which are not to be overrun; until then they are served."""
     world = World()
-    steps: list[int] = []
+    typed = Author(1).type("still here")
+    closed_at_first: list[int] = []
     rest = asyncio.sleep
 
     async with world.node() as hub, hub.room("a") as room:
         members = [connect(hub, room) for _ in range(10)]
 
-        async def count(seconds: float) -> None:
+        async def after_the_first(seconds: float) -> None:
             closed = sum(member.closing is not None for member in members)
-            if closed and closed not in steps:
-                steps.append(closed)
+            if closed and not closed_at_first:
+                closed_at_first.append(closed)
+                send(members[-1], typed)
             await rest(seconds)
 
-        monkeypatch.setattr(asyncio, "sleep", count)
+        monkeypatch.setattr(asyncio, "sleep", after_the_first)
         await hub.drain(10)
         monkeypatch.undo()
-        assert steps == [3, 6, 9, 10]
+        assert closed_at_first == [1]
         assert {member.closing.code for member in members if member.closing} == {1012}
+        assert all(member.closing for member in members)
+        assert [row.update for row in await world.store.log("a")] == [typed]
 
 
 async def test_many_connections_are_closed_faster_so_that_the_time_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub_module, "CLOSED_A_STEP", 1)
-    monkeypatch.setattr(hub_module, "CLOSE_STEP_SECONDS", 0.01)
+    monkeypatch.setattr(hub_module, "CLOSED_A_SECOND", 0.1)
     world = World()
-    loop = asyncio.get_running_loop()
     async with world.node() as hub, hub.room("a") as room:
         members = [connect(hub, room) for _ in range(200)]
-        begun = loop.time()
-        await hub.drain(0.4)
-        assert loop.time() - begun < 1.5
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await hub.drain(0.4)
         assert all(member.closing for member in members)
+
+
+async def test_who_waits_for_a_room_while_the_node_stops_is_refused() -> None:
+    world = World()
+    async with world.node() as hub:
+        waiting = asyncio.create_task(hub.lease("a"))
+        await asyncio.sleep(0)
+        await hub.drain(10)
+        with pytest.raises(ServerStopping):
+            await waiting
 
 
 async def test_the_store_is_asked_less_often_while_the_relay_is_there() -> None:
