@@ -25,7 +25,7 @@ def open_store(
 
     Args:
         serving: whether this process keeps documents in memory for long, so that the store must
-            not be replaced meanwhile.
+            not be replaced meanwhile, and loads many at once.
         create: whether opening makes the store in a database that has none. A file is made either
             way.
         announce: kinds of events that the store is to put into its outbox by itself, of
@@ -47,7 +47,7 @@ def open_store(
     if url.startswith(_POSTGRES_PREFIXES):
         from plait.persistence.postgres import PostgresStore
 
-        return PostgresStore(url, create=create, announce=announce)
+        return PostgresStore(url, serving=serving, create=create, announce=announce)
     # Only the scheme is repeated: what follows may hold a password.
     scheme = urlsplit(url).scheme or "no scheme"
     raise StoreError(

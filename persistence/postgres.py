@@ -4,6 +4,7 @@ All nodes write at once; `postgres_write` says what keeps them from getting in e
 Each method takes a connection of a small pool for one transaction (`postgres_connection`).
 """
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -56,6 +57,7 @@ class PostgresStore:
     Args:
         url: `postgresql://…`, with `schema`, `pool` and `statement_cache` among its query; the rest
             of that goes to asyncpg.
+        serving: whether documents will be loaded at any moment, by many at once.
         create: whether `open` makes the store if there is none.
         announce: kinds of events that it puts into its outbox by itself.
         outbox_max: how many events may wait there, about.
@@ -71,6 +73,7 @@ class PostgresStore:
         self,
         url: str,
         *,
+        serving: bool = False,
         create: bool = True,
         announce: Collection[str] = (),
         outbox_max: int = OUTBOX_MAX,
@@ -81,7 +84,11 @@ class PostgresStore:
         self.versions = (0, 0)
         """Of the schema: as it was found by `open`, and as it is now."""
         self._create = create
+        self._serving = serving
         self._connections = Connections(self._address)
+        # Making one more connection takes longer than all loads that wait for one; and two of those
+        # that are ready are for commits and what else there is.
+        self._loads = asyncio.Semaphore(max(1, self._connections.ready - 2))
         # Tells rows of this object from those of others, with as good as no chance of two alike.
         self._writer = random.SystemRandom().randrange(1, 1 << 63)
         self.announces = bool(announce)
@@ -96,6 +103,8 @@ class PostgresStore:
             self.versions = await postgres_schema.migrate(
                 self._connections, self.url, create=self._create
             )
+            if self._serving:
+                await self._connections.keep_ready(partial(postgres_read.load_at_once, document=""))
         except BaseException:
             await self.close()
             raise
@@ -128,7 +137,9 @@ class PostgresStore:
 
     async def load(self, document: str) -> Stored:
         """Return a document's snapshot and the updates after it."""
-        found = await self._connections.read(partial(postgres_read.load_at_once, document=document))
+        work = partial(postgres_read.load_at_once, document=document)
+        async with self._loads:
+            found = await self._connections.read(work)
         if found is None:
             found = await self._connections.read(
                 partial(postgres_read.load, document=document), BEGIN_READING

@@ -11,9 +11,10 @@ Rules:
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ import asyncpg
 from plait.persistence.postgres_address import Address
 from plait.persistence.postgres_errors import is_conflict, is_lost, is_of_replica, translated
 from plait.persistence.store import StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -117,6 +120,9 @@ class Connections:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._pool: asyncpg.Pool | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.ready = max(1, address.pool // 2)
+        """How many are kept ready, if any are."""
 
     async def open(self) -> None:
         """Get ready. Connects only when a connection is needed."""
@@ -134,8 +140,42 @@ class Connections:
             statement_cache_size=address.statement_cache,
         )
 
+    async def keep_ready(self, work: Callable[[Session], Awaitable[object]]) -> None:
+        """Make half of the connections, and keep them until `close`.
+
+        A server's new session takes 100 ms for the first statement that others run within one:
+        it has read nothing about the tables. After a node died, everybody would wait for that.
+
+        Args:
+            work: runs that statement.
+        """
+        if not self._address.statement_cache:  # A proxy has sessions, and keeps them.
+            return
+        await self._make_ready(work)
+        self._keeping = asyncio.create_task(self._keep_ready(work))
+
+    async def _keep_ready(self, work: Callable[[Session], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(UNUSED_SECONDS / 2)
+            await self._make_ready(work)
+
+    async def _make_ready(self, work: Callable[[Session], Awaitable[object]]) -> None:
+        try:
+            with translated(self._address.url):
+                async with AsyncExitStack() as stack:
+                    sessions = [
+                        await stack.enter_async_context(self.session()) for _ in range(self.ready)
+                    ]
+                    for session in sessions:
+                        await work(session)
+        except StoreError as error:
+            log.info("connections are made when they are needed: %s", error)
+
     async def close(self) -> None:
         """Close all connections."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
         pool, self._pool = self._pool, None
         if pool is None:
             return

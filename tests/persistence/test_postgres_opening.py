@@ -15,8 +15,8 @@ from plait.persistence import (
     postgres_schema,
 )
 from plait.persistence.postgres import PostgresStore
-from plait.persistence.postgres_address import parse
-from tests.support.postgres import PostgresServer, schema_of
+from plait.persistence.postgres_address import POOL, parse
+from tests.support.postgres import PASSWORD, PostgresServer, schema_of
 from tests.support.updates import update
 
 
@@ -85,6 +85,34 @@ async def test_tables_of_another_program_are_refused_and_left_alone(
         "SELECT tablename FROM pg_tables WHERE schemaname = $1", schema
     )
     assert tables == [("documents",)]
+
+
+async def test_who_serves_has_connections_ready_and_makes_no_more_for_many_loads(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """A new one takes as long as a hundred loads do."""
+    store = PostgresStore(f"{postgres_url}&application_name=serves", serving=True)
+    await store.open()
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'serves'"
+    assert await postgres_server.fetch(count) == [(POOL // 2,)]
+    await asyncio.gather(*(store.load(f"d{number}") for number in range(50)), store.ping())
+    assert await postgres_server.fetch(count) == [(POOL // 2,)]
+    await store.close()
+
+
+async def test_a_server_that_gives_less_connections_is_no_reason_not_to_serve(
+    postgres_server: PostgresServer,
+) -> None:
+    await postgres_server.execute(
+        f"CREATE ROLE few LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 2;"
+        "GRANT CREATE ON DATABASE postgres TO few"
+    )
+    url = postgres_server.url(f"test_{uuid.uuid4().hex}", user="few")
+    store = PostgresStore(url, serving=True)
+    await store.open()
+    await store.append([update("a", "x")])
+    assert len((await store.load("a")).updates) == 1
+    await store.close()
 
 
 async def test_an_empty_schema_is_used(postgres_server: PostgresServer, postgres_url: str) -> None:
