@@ -174,7 +174,7 @@ class Server:
 
     kind: Kind
     core: int | None
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=lambda: free_port())
     _folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="plait-bench-")))
     _process: "subprocess.Popen[bytes] | None" = None
 
@@ -238,6 +238,12 @@ class Server:
             if time.monotonic() > deadline:
                 self._process.kill()
             await asyncio.sleep(0.02)
+
+    async def kill(self) -> None:
+        """Kill it, without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         command, variables = self.kind.command(self.port, self._folder)
@@ -322,7 +328,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nothing listens."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe:
