@@ -13,6 +13,7 @@ import httpx
 from pycrdt import Doc, Map
 
 from tests.e2e.test_convergence import check
+from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.drivers import Driver
 from tests.support.frames import ASK_ALL, STEP2, UPDATE, update
 from tests.support.peer import peer
@@ -50,8 +51,7 @@ async def test_a_kill_in_the_middle_leaves_all_or_nothing(plait_server: PlaitPro
             await author.send(update(large))
             try:
                 async with asyncio.timeout(random.uniform(0.0, 1.5)):
-                    while (await author.next()).kind != UPDATE:
-                        pass
+                    await author.until(UPDATE)
                     acknowledged = True
             except TimeoutError:
                 pass
@@ -75,9 +75,7 @@ async def test_many_join_while_it_is_uploaded_and_edited(plait_server: PlaitProc
                 await reader.send(ASK_ALL)
                 parts: list[bytes] = []
                 while sum(map(len, parts)) < len(large):
-                    found = await reader.next()
-                    if found.kind in (STEP2, UPDATE):
-                        parts.append(found.payload)
+                    parts.append((await reader.until(STEP2, UPDATE)).payload)
                 doc: Doc[Any] = Doc()
                 for part in parts:
                     doc.apply_update(part)
@@ -86,11 +84,10 @@ async def test_many_join_while_it_is_uploaded_and_edited(plait_server: PlaitProc
         states = await asyncio.gather(*(join() for _ in range(5)))
         assert [count_of(state) for state in states] == [LARGE] * 5
         await author.send(update(entries(9, 3)))
-        while (await author.next()).payload != entries(9, 3):
-            pass
+        await author.until_told(UPDATE, entries(9, 3))
     async with peer(plait_server.ws_url, room) as reader:
         assert count_of(await reader.state()) == LARGE + 3
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
         url = f"{plait_server.url}/api/docs/{room}/state"
         assert count_of((await http.get(url)).content) == LARGE + 3
         asked = await http.get(url, params={"format": "json"})
@@ -107,7 +104,7 @@ async def test_yjs_clients_edit_a_large_document(plait_server: PlaitProcess) -> 
         await clients.ask("type", steps=[[0, 0, "words, 日本 and 😀 " * 60_000]])
         check(await clients.ask("settle"))
         editing = await clients.tell("edit", edits=200)
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
             answer = await http.post(
                 f"{plait_server.url}/api/docs/room/updates",
                 content=entries(7, LARGE),
@@ -128,7 +125,7 @@ async def test_yjs_clients_edit_a_large_document(plait_server: PlaitProcess) -> 
 
 async def test_its_process_is_killed_while_clients_edit(plait_server: PlaitProcess) -> None:
     place = {"url": plait_server.ws_url + "/ws", "room": "room"}
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
         url = f"{plait_server.url}/api/docs/room"
         created = await http.put(url, content=entries(7, LARGE), headers=OCTETS)
     assert created.status_code == 201
@@ -158,7 +155,7 @@ def children(server: PlaitProcess) -> list[tuple[int, str]]:
 
 
 async def test_two_programs_create_it_at_once(plait_server: PlaitProcess) -> None:
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
         url = f"{plait_server.url}/api/docs/room"
         answers = await asyncio.gather(
             *(http.put(url, content=entries(n, 5_000), headers=OCTETS) for n in (1, 2))

@@ -16,7 +16,6 @@ from tests.server.auth.parts import SECRET
 from tests.support.authors import Author, text_of
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.frames import (
-    AWARENESS,
     DENIED,
     PERMISSION,
     STEP1,
@@ -110,10 +109,7 @@ async def closed_in_time(visitors: list[Peer], begun: float) -> list[tuple[int, 
 
 async def told(visitor: Peer) -> bytes:
     """Return the next permission that is told."""
-    while True:
-        found = await visitor.next()
-        if found.kind == PERMISSION:
-            return found.payload
+    return (await visitor.until(PERMISSION)).payload
 
 
 @pytest.mark.parametrize(
@@ -150,15 +146,13 @@ async def test_who_may_only_read_any_more_is_told_on_all_nodes(nodes: Nodes) -> 
         offline = [Author(1), Author(2)]
         for author, each in zip(offline, anns, strict=False):
             await each.send(update(author.type("typed ")))
-            while (await each.next()).kind != DENIED:
-                pass
+            await each.until(DENIED)
         for each in bobs:
             assert text_of(await each.state()) == ""
         await nodes.rest("DELETE", f"/api/revocations?id={id}", node=len(nodes.nodes) - 1)
         for author, each in zip(offline, anns, strict=False):
             assert await told(each) == READ_WRITE
-            while (await each.next()).kind != STEP1:
-                pass
+            await each.until(STEP1)
             await each.send(update(author.state()))  # what it is asked for
         for each in bobs:
             while text_of(await each.state()).count("typed") < len(anns):
@@ -198,14 +192,13 @@ async def test_a_new_token_keeps_the_socket_open(nodes: Nodes) -> None:
         for number, each in enumerate(visitors):
             typed = Author(number).type("x")
             await each.send(update(typed))
-            while (await each.next()).kind not in (UPDATE,):
-                pass  # its acknowledgement
+            await each.until(UPDATE)  # its acknowledgement
 
 
 async def denied(visitor: Peer, reason: str) -> None:
     """Wait for a denial, and look at its reason."""
-    while (found := await visitor.next()).kind != DENIED:
-        assert found.kind in (AWARENESS, STEP1)
+    while (found := await visitor.next(DENIED, STEP1)).kind != DENIED:
+        pass  # the greeting
     assert reason in found.payload.decode()
 
 

@@ -32,6 +32,7 @@ from tests.support.frames import (
     UPDATE,
     Frame,
     awareness,
+    parse,
     presence,
     step2,
     update,
@@ -384,16 +385,16 @@ async def until_asked(peer: Peer) -> list[Frame]:
     """Return all frames up to the answer to a question that is asked now, that included."""
     await peer.send(ASK_ALL)
     frames: list[Frame] = []
-    while not frames or frames[-1].kind != STEP2:
-        frames.append(await peer.next())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not frames or frames[-1].kind != STEP2:
+            frames.append(parse(await peer.receive()))
     return frames
 
 
 async def sees(peer: Peer, client: int, *, gone: bool = False) -> None:
     """Wait until a client is seen, or has gone."""
     while True:
-        frame = await peer.next()
-        told = presence(frame.payload) if frame.kind == AWARENESS else []
+        told = presence((await peer.until(AWARENESS)).payload)
         if any(who == client and (state == "null") == gone for who, _, state in told):
             return
 

@@ -38,8 +38,7 @@ async def type_one_another(author: Author, writer: Peer, reader: Peer) -> None:
     typed = author.type("x")
     await writer.send(update(typed))
     for each in (writer, reader):
-        while (await each.next()) != (UPDATE, typed):
-            pass
+        await each.until_told(UPDATE, typed)
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /ws/room HTTP/1.1\r\nUpgrade: web"])

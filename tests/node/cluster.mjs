@@ -7,7 +7,7 @@ import * as decoding from 'lib0/decoding'
 import * as Y from 'yjs'
 import { answer, content, edit, equal, eventually, open, pause, random } from './clients.mjs'
 
-const DEADLINE_SECONDS = 40
+const DEADLINE_SECONDS = 60
 const REST_MILLISECONDS = 25
 
 process.setMaxListeners(0) // each provider listens for the end

@@ -2,7 +2,7 @@
 // node converge.mjs, driven by tests/e2e over standard input; see `answer`.
 import { answer, content, edit, equal, eventually, open, pause, random } from './clients.mjs'
 
-const DEADLINE_SECONDS = 40
+const DEADLINE_SECONDS = 60
 
 const clients = []
 let rng

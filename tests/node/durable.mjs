@@ -5,7 +5,7 @@ import * as decoding from 'lib0/decoding'
 import * as Y from 'yjs'
 import { answer, eventually, open, pause } from './clients.mjs'
 
-const DEADLINE_SECONDS = 40
+const DEADLINE_SECONDS = 60
 
 const writers = []
 let writing = false

@@ -12,10 +12,10 @@ from plait.server.errors import PlaitError
 from tests.support import frames
 from tests.support.authors import Author, text_of
 from tests.support.deadlines import eventually
-from tests.support.direct import BINARY, CLOSE, PING, PONG, closed, joined, node
+from tests.support.direct import joined, node
 from tests.support.frames import KEEPALIVE, QUERY_AWARENESS, STEP1, STEP2, UPDATE, parse, update
 from tests.support.peer import peer
-from tests.support.serving import Raw, raw
+from tests.support.serving import CLOSE, PING, PONG, Raw, raw
 
 # The beginning
 
@@ -42,23 +42,21 @@ async def test_who_does_not_read_is_queued_for_and_gets_one_diff_at_last() -> No
             while outbox.lagging_since is None:
                 typed = update(author.type("x" * 50_000))
                 await other.send(typed)
-                assert await other.frame() == typed  # nobody waits for who does not read
+                await other.hear(typed)  # nobody waits for who does not read
             assert outbox.bytes < 2 * server.plait.limits.outbox_bytes_high
             for _ in range(20):
                 typed = update(author.type("y" * 50_000))
                 await other.send(typed)
-                assert await other.frame() == typed
+                await other.hear(typed)
             reader, diffs = Author(2), 0
             while str(reader.text) != str(author.text):
-                _, frame = await client.next()
-                found = parse(frame)
-                if found.kind in (STEP2, UPDATE):
-                    reader.hear(found.payload)
-                    diffs += found.kind == STEP2
+                found = await client.message(STEP2, UPDATE)
+                reader.hear(found.payload)
+                diffs += found.kind == STEP2
             assert diffs == 1
             await eventually(lambda: outbox.lagging_since is None)
             await other.send(typed := update(author.type("z")))
-            assert await client.next() == (BINARY, typed)
+            await client.hear(typed)
 
 
 async def test_who_is_closed_and_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +101,7 @@ async def test_a_burst_is_handled_in_turns_and_in_order() -> None:
         client.frame(QUERY_AWARENESS)
         reader = Author(2)
         while str(reader.text) != str(author.text):
-            _, frame = await client.next()
-            if frame != KEEPALIVE:
-                reader.hear(parse(frame).payload)
+            reader.hear((await client.message(UPDATE)).payload)
         (socket,) = server.sockets
         assert not socket._stopped, "it is not read any more"
 
@@ -117,7 +113,7 @@ async def test_what_came_before_a_good_bye_is_heard_before_it() -> None:
         for number in range(AT_ONCE_UNITS * 3):
             client.frame(update(author.type(f"{number} ")))
         client.frame((1000).to_bytes(2), CLOSE)
-        assert (await closed(client))[0] == 1000
+        assert (await client.closed())[0] == 1000
         assert await client.rest() == b""
         assert text_of(server.room.document.encode()) == str(author.text)
 
@@ -157,8 +153,8 @@ async def test_nothing_is_read_while_the_document_is_loaded_anew() -> None:
         client.frame(QUERY_AWARENESS)
         await eventually(lambda: socket._stopped)
         server.room.ready.set()
-        assert await client.next() == (BINARY, KEEPALIVE)
-        assert await client.next() == (BINARY, KEEPALIVE)
+        await client.hear(KEEPALIVE)
+        await client.hear(KEEPALIVE)
 
 
 async def test_who_leaves_while_it_has_to_wait_leaves_nothing_behind() -> None:
@@ -180,7 +176,7 @@ async def test_a_server_ends_though_a_client_has_to_wait_for_ever() -> None:
         (socket,) = server.sockets
         await eventually(lambda: socket._stopped)
         await server.plait.drain()
-        assert (await closed(client))[0] == 1012
+        assert (await client.closed())[0] == 1012
 
 
 # Silence, and the end
@@ -191,7 +187,7 @@ async def test_who_is_silent_is_asked_and_cut_off_at_last() -> None:
         server.seconds_pass(direct.PING_SECONDS)
         assert server.sockets, "a client may be silent for a while"
         server.seconds_pass(direct.PING_SECONDS)
-        assert await client.next() == (PING, b"")
+        assert await client.next(PING) == b""
         client.frame(b"", PONG)
         (socket,) = server.sockets
         await eventually(lambda: socket._pings == 0)
@@ -232,7 +228,7 @@ async def test_who_is_sent_away_may_still_answer() -> None:
     async with node() as server, joined(server) as client:
         author = Author(1)
         server.room.close(PlaitError("enough"))
-        assert await closed(client) == (1011, "enough")
+        assert await client.closed() == (1011, "enough")
         client.frame(update(author.type("late")))
         client.frame((1011).to_bytes(2), CLOSE)
         assert await client.rest() == b""
@@ -244,5 +240,5 @@ async def test_frames_of_presence_reach_everybody() -> None:
         await other.greeted()
         told = frames.awareness((7, 1, '{"name":"Ann"}'))
         client.frame(told)
-        assert await other.frame() == told
-        assert await client.next() == (BINARY, told)
+        await other.hear(told)
+        await client.hear(told)

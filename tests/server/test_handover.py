@@ -10,7 +10,7 @@ from plait.server.framed import FramedSocket
 from plait.server.handover import EARLY_BYTES_MAX, EXTENSION
 from plait.server.incoming import HttpProtocol
 from plait.server.wire.frames import framed
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.serving import raw, serving
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -43,7 +43,7 @@ async def test_a_socket_is_handed_over() -> None:
         assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
         assert "Sec-WebSocket-Protocol: yjs\r\n" in head
         client.frame(b"hello")
-        assert await client.next() == (2, b"hello")
+        await client.hear(b"hello")
         client.writer.transport.abort()
         await eventually(lambda: not server.server_state.connections)
 
@@ -86,7 +86,7 @@ async def test_a_handshake_in_two_pieces_is_served() -> None:
         )
         assert (await client.head()).startswith("HTTP/1.1 101 ")
         client.frame(b"hello")
-        assert await client.next() == (2, b"hello")
+        await client.hear(b"hello")
 
 
 async def test_both_ways_tell_the_application_the_same() -> None:
@@ -134,7 +134,7 @@ async def test_frames_that_come_with_the_handshake_are_not_lost() -> None:
         go_on.set()
         await client.head()
         for number in range(100):
-            assert await client.next() == (2, b"%d" % number * 100)
+            await client.hear(b"%d" % number * 100)
 
 
 async def test_who_floods_before_the_answer_is_cut_off() -> None:
@@ -151,7 +151,7 @@ async def test_who_floods_before_the_answer_is_cut_off() -> None:
         with pytest.raises(ConnectionResetError):
             assert await client.rest() == b""
             raise ConnectionResetError  # an orderly end is as good
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await told.wait()
 
 

@@ -101,8 +101,7 @@ async def test_who_breaks_the_rules_again_and_again_waits_though_the_token_is_go
                 knock(client, valid("eve"))
                 assert (await client.head()).startswith("HTTP/1.1 101 ")
                 client.frame(b"\xff" * 10)
-                while (await client.next())[0] != 8:
-                    pass
+                await client.closed()
         async with raw(port) as client:
             knock(client, valid("eve"), "198.51.100.3")
             await eventually(lambda: plait.patience.waiting == 1)
@@ -123,8 +122,7 @@ async def test_who_is_sent_away_without_fault_does_not_wait(
                 (room,) = plait.hub.rooms().values()
                 await eventually(lambda: room.members)  # noqa: B023
                 room.close(ServerStopping("another version comes"))
-                while (await client.next())[0] != 8:
-                    pass
+                await client.closed()
             await eventually(lambda: not room.members)  # noqa: B023
         assert plait.counters.limits["offences"] == 0
 

@@ -13,7 +13,7 @@ from plait.server.hub import Hub
 from plait.server.limits import Limits
 from plait.server.pump import LinkLost, pump
 from plait.server.wire.ywebsocket import YWEBSOCKET
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 
 
 class FakeLink:
@@ -52,7 +52,7 @@ async def serve(running: Hub, link: FakeLink) -> None:
 
 
 async def test_who_leaves_is_forgotten() -> None:
-    async with hub() as running, asyncio.timeout(10):
+    async with hub() as running, asyncio.timeout(DEADLINE_SECONDS):
         link = FakeLink()
         link.frames.put_nowait(LinkLost())
         await serve(running, link)
@@ -61,7 +61,7 @@ async def test_who_leaves_is_forgotten() -> None:
 
 
 async def test_what_is_no_frame_is_answered_with_a_close_code() -> None:
-    async with hub() as running, asyncio.timeout(10):
+    async with hub() as running, asyncio.timeout(DEADLINE_SECONDS):
         link = FakeLink()
         link.frames.put_nowait(TextRefused("send binary frames"))
         await serve(running, link)
@@ -69,7 +69,7 @@ async def test_what_is_no_frame_is_answered_with_a_close_code() -> None:
 
 
 async def test_who_is_closed_from_within_is_told_why() -> None:
-    async with hub() as running, asyncio.timeout(10):
+    async with hub() as running, asyncio.timeout(DEADLINE_SECONDS):
         link = FakeLink()
         serving = asyncio.create_task(serve(running, link))
         await eventually(lambda: link.sent)
@@ -83,7 +83,7 @@ async def test_who_reads_nothing_and_says_nothing_is_let_go_of(
 ) -> None:
     """Closing waited for the send, and the send for the reader: the room was held for ever."""
     monkeypatch.setattr(pumping, "CLOSE_SECONDS", 0.01)
-    async with hub() as running, asyncio.timeout(10):
+    async with hub() as running, asyncio.timeout(DEADLINE_SECONDS):
         link = FakeLink(reads=False)
         serving = asyncio.create_task(serve(running, link))
         await eventually(lambda: link.sent)

@@ -10,7 +10,7 @@ import pytest
 from plait.server import redis_relay
 from plait.server.errors import ConfigError
 from plait.server.redis_relay import RedisRelay, prefix_of
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.redis import RedisServer
 
 
@@ -205,7 +205,7 @@ async def test_messages_on_their_way_when_redis_dies_are_dropped_and_counted() -
             await asyncio.sleep(0)
         flushing = asyncio.create_task(listener.relay.flush())
         server.kill()
-        await asyncio.wait_for(flushing, 10)
+        await asyncio.wait_for(flushing, DEADLINE_SECONDS)
         await eventually(lambda: not listener.relay.connected)
         assert listener.relay.queued_bytes == 0
         await server.start()
@@ -255,7 +255,7 @@ async def test_a_room_is_not_kept_waiting_by_a_redis_that_hangs(
     monkeypatch.setattr(redis_relay, "SUBSCRIBE_SECONDS", 0.05)
     async with RedisServer() as server, listening(server.url) as listener:
         server.pause()
-        await asyncio.wait_for(listener.relay.subscribe("a"), 10)
+        await asyncio.wait_for(listener.relay.subscribe("a"), DEADLINE_SECONDS)
         server.resume()
         await listener.relay.subscribe("b")
         listener.relay.publish("a", b"x")
@@ -318,7 +318,7 @@ async def test_a_wrong_password_is_told_and_tried_again_ever_more_slowly(
         with monkeypatch.context() as patched:
             patched.setattr(asyncio, "sleep", at_once)
             task = asyncio.create_task(listener.relay.run())
-            await asyncio.wait_for(enough.wait(), 30)
+            await asyncio.wait_for(enough.wait(), DEADLINE_SECONDS)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     seconds = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5, 5]

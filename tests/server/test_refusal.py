@@ -47,9 +47,7 @@ NO_RIGHT = bearer(token([], aud=None))
 
 
 async def told(refused: Peer) -> str:
-    found = await refused.next()
-    assert found.kind == DENIED
-    return found.payload.decode()
+    return (await refused.expect(DENIED)).decode()
 
 
 @pytest.mark.usefixtures("brief")

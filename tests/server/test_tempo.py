@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from plait.server.tempo import GAP_SECONDS, Tempo
+from tests.support.deadlines import DEADLINE_SECONDS
 
 
 class FakeLoop:
@@ -49,5 +50,5 @@ async def test_it_works_with_a_loop() -> None:
     for _ in range(3):
         spoken = asyncio.Event()
         tempo(spoken.set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await spoken.wait()

@@ -15,7 +15,7 @@ from plait.persistence.memory import MemoryStore
 from plait.server.webhook_pace import AT_ONCE
 from plait.server.webhooks import Webhooks
 from tests.support.clock import FakeClock
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.receiver import HookReceiver
 from tests.support.webhooks import (
     Pair,
@@ -36,7 +36,7 @@ async def until_heard(hook: HookReceiver, count: int, clock: FakeClock, *nodes: 
     """Let time pass until so many events were accepted. Only between the nodes' looks: what is
     answered and not noted when its lease ends is told once more, as it should be.
     """
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while len(hook.accepted) < count:
             await looked(*nodes)
             clock.now += 20

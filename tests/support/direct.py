@@ -10,12 +10,8 @@ from plait.server.app import Plait
 from plait.server.direct import DirectSocket
 from plait.server.room import Room
 from plait.server.settings import Settings
-from tests.support.frames import STEP1, parse
+from tests.support.frames import STEP1
 from tests.support.serving import Raw, raw, serving
-
-BINARY, TEXT, CLOSE, PING, PONG = 2, 1, 8, 9, 10
-PART = 0
-"""Opcodes of frames."""
 
 
 class Node:
@@ -58,14 +54,5 @@ async def joined(server: Node, *, buffer_bytes: int = 0) -> AsyncIterator[Raw]:
     async with raw(server.port, buffer_bytes=buffer_bytes) as client:
         client.handshake("/ws/room")
         assert (await client.head()).startswith("HTTP/1.1 101 ")
-        opcode, greeting = await client.next()
-        assert (opcode, parse(greeting).kind) == (BINARY, STEP1)
+        await client.message(STEP1)
         yield client
-
-
-async def closed(client: Raw) -> tuple[int, str]:
-    """Read until the close frame; return code and reason."""
-    while True:
-        opcode, payload = await client.next()
-        if opcode == CLOSE:
-            return int.from_bytes(payload[:2]), payload[2:].decode()

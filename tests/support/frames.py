@@ -15,8 +15,10 @@ ASK_ALL = b"\x00\x00\x01\x00"
 NOTHING = b"\x00\x00"
 """The update without content."""
 QUERY_AWARENESS = b"\x03"
-KEEPALIVE = b"\x01\x01\x00"
-"""Awareness of nobody."""
+NOBODY = b"\x00"
+"""What awareness of nobody tells."""
+KEEPALIVE = b"\x01\x01" + NOBODY
+"""Awareness of nobody: a sign of life, and the answer to a question in a room without presence."""
 
 Presence = list[tuple[int, int, str]]
 """(client, clock, JSON of the state), `null` for one who has left."""

