@@ -13,9 +13,19 @@ from tests.support.server import PlaitProcess
 OpenServer = Callable[..., Awaitable[PlaitProcess]]
 
 
-@pytest.fixture(params=["direct", "asgi"], scope="module")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is about sockets both ways, and everything else the other way only with --long."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    chosen = any("sockets" in mark.args[0] for mark in marks)
+    if "sockets" in metafunc.fixturenames and not chosen:
+        both = next(metafunc.definition.iter_markers("both_ways"), None)
+        other = pytest.param("asgi", marks=() if both else pytest.mark.long)
+        metafunc.parametrize("sockets", ["direct", other], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def sockets(request: pytest.FixtureRequest) -> str:
-    """How the server carries frames: every test runs both ways."""
+    """How the server carries frames."""
     return str(request.param)
 
 

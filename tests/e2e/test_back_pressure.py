@@ -13,6 +13,8 @@ from tests.support.frames import ASK_ALL, STEP1, STEP2, UPDATE, update
 from tests.support.peer import peer
 from tests.support.serving import Raw, raw
 
+pytestmark = pytest.mark.both_ways
+
 DOCUMENT_BYTES = 3 << 20
 STOPPED = 8
 EDITS = 30

@@ -9,6 +9,7 @@ import pytest
 
 from plait.server.typist import long_document
 from tests.e2e.conftest import OpenServer
+from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.redis import RedisServer
 from tests.support.server import PLAIT, PlaitProcess, environment
 
@@ -21,7 +22,7 @@ def bench(url: str, *options: str) -> "subprocess.CompletedProcess[str]":
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * DEADLINE_SECONDS,
     )
 
 

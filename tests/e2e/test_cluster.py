@@ -33,8 +33,6 @@ from tests.support.proxy import Proxy
 from tests.support.redis import RedisSentinel, RedisServer
 
 PAUSE_SECONDS = float(os.environ.get("PLAIT_TEST_PAUSE_SECONDS", "0"))
-PRESENCE_SECONDS = 10.0
-"""Within which who was on a node that died has to be gone; 5 are promised."""
 UPDATE = {"content-type": "application/octet-stream"}
 
 
@@ -63,10 +61,11 @@ async def typists(cluster: Cluster, room: str = "room") -> AsyncIterator[Clients
         yield clients
 
 
-async def exchange(clients: Clients) -> float:
-    """Wait until those on either node have heard those on the other; return the seconds it took."""
+async def exchange(clients: Clients) -> None:
+    """Wait until those on either node have heard those on the other."""
     await clients.acknowledged([0, 1, 2, 3])
-    return max(await clients.heard([2, 3], [0, 1]), await clients.heard([0, 1], [2, 3]))
+    await clients.heard([2, 3], [0, 1])
+    await clients.heard([0, 1], [2, 3])
 
 
 async def test_nodes_show_each_others_edits_and_presence(
@@ -210,7 +209,7 @@ async def test_a_node_is_killed(tmp_path: Path, redis: RedisServer, store: Path 
             await clients.acknowledged(lost, edits=20)
             await clients.ask("doom", of=lost)  # What they had acknowledged nobody repeats.
             await cluster.nodes[0].kill()
-            await clients.present([2, 3], [0, 1, 2, 3], PRESENCE_SECONDS)
+            await clients.present([2, 3], [0, 1, 2, 3])
             await exchange(clients)
             await clients.settle(cluster)
             await clients.type()
@@ -248,10 +247,9 @@ async def test_a_node_hangs(tmp_path: Path, redis: RedisServer, postgres_url: st
             await clients.settle(cluster)
             await eventually(lambda: silent(cluster), "there being nothing to tell any more")
             os.kill(cluster.nodes[0].pid, signal.SIGSTOP)
-            await clients.present([2, 3], [2, 3], PRESENCE_SECONDS)
+            await clients.present([2, 3], [2, 3])
             os.kill(cluster.nodes[0].pid, signal.SIGCONT)
-            # Sooner than clients renew their presence, which nobody would have to wait for.
-            await clients.present(range(4), range(4), PRESENCE_SECONDS)
+            await clients.present(range(4), range(4))
             await clients.type()
             await exchange(clients)
             await clients.settle(cluster)
@@ -270,8 +268,8 @@ async def test_one_node_loses_redis(
                 await exchange(clients)
                 await clients.present(range(4), range(4))
                 await lose(proxy, how)
-                await clients.present([2, 3], [2, 3], PRESENCE_SECONDS)
-                await clients.present([0, 1], [0, 1], PRESENCE_SECONDS)
+                await clients.present([2, 3], [2, 3])
+                await clients.present([0, 1], [0, 1])
                 await eventually(lambda: cluster.say(0, relay="away"), "its noticing it")
                 assert await cluster.say(1, relay="connected", nodes=1)
                 await exchange(clients)
@@ -390,7 +388,7 @@ async def test_a_document_is_deleted_on_another_node(
             async with client(cluster.nodes[0]) as http:
                 answer = await http.delete("/api/docs/room")
                 assert answer.status_code == 204, answer.text
-                closed = await clients.ask("closed", of=[0, 1, 2, 3], code=4404, seconds=2)
+                closed = await clients.ask("closed", of=[0, 1, 2, 3], code=4404)
                 assert closed["reached"], closed
             for node in cluster.nodes:
                 async with client(node) as http:

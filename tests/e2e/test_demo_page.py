@@ -16,7 +16,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.support.server import PlaitProcess
 
 CHROMIUM = os.environ.get("PLAIT_TEST_CHROMIUM") or shutil.which("chromium")
-DEADLINE_MS = 15_000
+DEADLINE_MS = 60_000
 
 OpenWindow = Callable[..., Awaitable["Window"]]
 

@@ -23,7 +23,7 @@ from pycrdt.websocket.websocket import HttpxWebsocket
 
 from plait.server.auth.setup import issue
 from plait.server.settings import Settings
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.server import PLAIT, PlaitProcess, environment
 
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
@@ -78,7 +78,7 @@ class Operator:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(2 * DEADLINE_SECONDS):
             out, err = await process.communicate()
         assert process.returncode is not None
         ended = Ended(process.returncode, out.decode(), err.decode())
@@ -193,7 +193,7 @@ async def test_a_deletion_sends_editors_away_and_is_taken_back(operator: Operato
         editor.text += "kept"
         await saved(operator, "notes", "kept")
         await operator.done("docs", "delete", "notes", "--yes")
-        await asyncio.wait_for(editor.left.wait(), 30)
+        await asyncio.wait_for(editor.left.wait(), DEADLINE_SECONDS)
     await operator.done("docs", "undelete", "notes")
 
     async def opened_again() -> bool:
@@ -208,7 +208,7 @@ async def test_a_purge_of_an_open_document_leaves_nothing_of_it(operator: Operat
         editor.text += "gone"
         await saved(operator, "notes", "gone")
         await operator.done("docs", "delete", "notes", "--purge", "--yes")
-        await asyncio.wait_for(editor.left.wait(), 30)
+        await asyncio.wait_for(editor.left.wait(), DEADLINE_SECONDS)
     async with editing(operator.server, "notes") as editor:
         assert str(editor.text) == ""
         editor.text += "anew"

@@ -26,8 +26,7 @@ from tests.support.frames import (
 from tests.support.peer import peer
 from tests.support.server import PlaitProcess
 
-KEEPALIVE_SECONDS = 28
-"""The server promises 25; y-websocket gives up after 30."""
+pytestmark = pytest.mark.both_ways
 
 
 # Sync
@@ -226,6 +225,12 @@ async def test_who_comes_back_learns_of_its_removal_and_shows_itself_again(
             assert await stays.expect_presence() == [(1, 7, "{}")]
 
 
+@pytest.mark.parametrize(
+    "sockets",
+    ["direct", pytest.param("asgi", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
 async def test_a_silent_client_is_kept_alive(shared_server: PlaitProcess, room: str) -> None:
     async with peer(shared_server.ws_url, room) as client:
         await client.greeted()

@@ -15,7 +15,7 @@ from pycrdt.websocket.websocket import HttpxWebsocket
 from plait.server.app import Plait
 from plait.server.channel import ChannelServer
 from plait.server.settings import Settings
-from tests.support.deadlines import eventually
+from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.server import PlaitProcess
 
 
@@ -28,7 +28,7 @@ async def editing(url: str, path: str) -> AsyncIterator[Text]:
         aconnect_ws(f"{url}/{path}", keepalive_ping_interval_seconds=None) as link,  # type: ignore[var-annotated]
         Provider(doc, HttpxWebsocket(link, path)) as provider,
     ):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await provider.synced.wait()
         yield text
 

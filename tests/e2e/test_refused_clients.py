@@ -15,6 +15,8 @@ from tests.support.drivers import Driver
 from tests.support.rights import admin, bearer, token
 from tests.support.server import PlaitProcess
 
+pytestmark = pytest.mark.both_ways
+
 VERSIONS = ["v1", "v3"]
 KNOCKS = 8
 """So often a client comes back that is refused with a status, in the time that a test watches."""

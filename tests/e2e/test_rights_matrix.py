@@ -409,7 +409,18 @@ def present(frames: list[Frame]) -> set[int]:
     }
 
 
-@pytest.mark.parametrize("path", ["/ws/", "/"], ids=["ws", "bare"])
+@pytest.mark.parametrize(
+    ("sockets", "path"),
+    [
+        ("direct", "/ws/"),
+        ("asgi", "/"),
+        pytest.param("direct", "/", marks=pytest.mark.long),
+        pytest.param("asgi", "/ws/", marks=pytest.mark.long),
+    ],
+    indirect=["sockets"],
+    scope="module",
+    ids=["direct-ws", "asgi-bare", "direct-bare", "asgi-ws"],
+)
 async def test_sockets(case: Case, path: str) -> None:
     root = bearer(admin())
     async with _connected(case, "/ws/", headers=root) as watcher:

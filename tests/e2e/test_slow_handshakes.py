@@ -19,6 +19,8 @@ from tests.support.peer import Peer, peer
 from tests.support.server import refused
 from tests.support.serving import raw, serving
 
+pytestmark = pytest.mark.both_ways
+
 ROOM = "room"
 SOON = 0.5
 SLOW = 20

@@ -18,6 +18,8 @@ from tests.support.frames import STEP2, UPDATE, update
 from tests.support.peer import peer
 from tests.support.server import PLAIT, PlaitProcess, refused
 
+pytestmark = pytest.mark.both_ways
+
 EDITS = 40
 """More than all buffers between the server and a client take, if each is half a megabyte."""
 

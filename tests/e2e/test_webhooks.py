@@ -55,7 +55,7 @@ async def test_what_could_not_be_told_is_told_after_the_next_start(open_server: 
         await hook.start()
         await server.start()
         # What the killed server had in hand comes after its lease, a minute at most.
-        await eventually(lambda: len(hook.accepted) == 2, "both events", 90)
+        await eventually(lambda: len(hook.accepted) == 2, "both events", 180)
         assert hook.accepted == [("a", "created"), ("a", "changed")]
         await server.stop()
 

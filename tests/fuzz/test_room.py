@@ -102,7 +102,7 @@ class Story:
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=2000,
+    max_examples=500,
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(st.lists(_steps, min_size=5, max_size=40))

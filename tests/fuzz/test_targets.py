@@ -1,5 +1,6 @@
 """Each target of the fuzzer, for a fixed number of inputs; `scripts/fuzz --seconds` goes on."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,15 +14,15 @@ from tests.support.hostile import CLOCK_OVERFLOW
 
 SEED = 20_26
 
-RUNS = {"document": 6000, "frames": 2500, "update": 6000}
-"""Slow targets; a second or two for each."""
+RUNS = {"document": 6000, "frames": 2500, "sockets": 6000, "update": 6000}
+"""Slow targets."""
 FAST = 15_000
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="there is no atheris for this machine")
 @pytest.mark.parametrize("name", TARGETS)
-def test_target_finds_nothing(name: str, tmp_path: Path) -> None:
-    runs = RUNS.get(name, FAST)
+def test_target_finds_nothing(name: str, tmp_path: Path, rounds: Callable[[int], int]) -> None:
+    runs = rounds(RUNS.get(name, FAST))
     outcome = fuzz(name, tmp_path / "corpus", tmp_path / "found", seed=SEED, runs=runs)
     assert not outcome.failed and not outcome.findings, outcome.output[-5000:]
     assert outcome.runs >= runs

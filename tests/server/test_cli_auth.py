@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from plait.persistence import Record, open_store
 from plait.server import cli
+from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.server import PlaitProcess
 
 SECRET = "a-secret-of-more-than-thirty-two-characters"
@@ -434,7 +435,7 @@ def test_commands_in_the_documentation_are_understood(page: Path) -> None:
 # A server that runs
 
 
-async def test_a_server_obeys_within_a_second(
+async def test_a_server_obeys(
     plait: Plait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with PlaitProcess(tmp_path / "server", "--token-secret", SECRET) as server:
@@ -444,18 +445,17 @@ async def test_a_server_obeys_within_a_second(
             assert await asyncio.to_thread(plait, *arguments) == 0, plait.err
             return plait.out.strip()
 
-        async def closed_by(token: str, *arguments: str) -> tuple[int | None, float]:
-            """Return the code with which a command closes a connection, and after how long."""
+        async def closed_by(token: str, *arguments: str) -> int:
+            """Return the code with which a command closes a connection."""
             headers = {"authorization": f"Bearer {token}"}
             async with connect(f"{server.ws_url}/ws/notes", additional_headers=headers) as socket:
                 await socket.recv()
                 await run(*arguments)
-                begun = time.monotonic()
                 with pytest.raises(ConnectionClosed) as ended:
                     while True:
-                        await asyncio.wait_for(socket.recv(), 30)
+                        await asyncio.wait_for(socket.recv(), DEADLINE_SECONDS)
                 assert ended.value.rcvd is not None
-                return ended.value.rcvd.code, time.monotonic() - begun
+                return ended.value.rcvd.code
 
         docs = ("--docs", "notes", "--access", "write")
         token = await run("token", "create", "--subject", "ann", *docs)
@@ -464,8 +464,5 @@ async def test_a_server_obeys_within_a_second(
             (token, ("token", "revoke", "--subject", "ann")),
             (key, ("key", "delete", key.split("_")[1])),
         ):
-            code, seconds = await closed_by(held, *command)
-            assert code == 4401
-            # It looks once a second; the rest is for machines that do something else as well.
-            assert seconds < 3
+            assert await closed_by(held, *command) == 4401
         await server.stop()

@@ -97,6 +97,11 @@ async def test_what_was_there_before_is_learnt_first_and_once() -> None:
     assert node.learnt == 1
 
 
+def test_a_right_is_gone_within_a_second() -> None:
+    """The time between two looks, if no other node says that there is something new."""
+    assert records_module.PAUSE_SECONDS <= 0.5
+
+
 async def test_what_another_puts_in_is_found_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records_module, "PAUSE_SECONDS", 0.01)
     store = Store()

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,11 @@ def case(updates: list[str], kept: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("kind", ["rich", "emoji"])
 @pytest.mark.parametrize("seed", [11, 12])
-def test_histories_of_real_clients_are_taken_back_exactly(kind: str, seed: int) -> None:
+def test_histories_of_real_clients_are_taken_back_exactly(
+    kind: str, seed: int, rounds: Callable[[int], int]
+) -> None:
     pick = random.Random(seed)
-    lines = run_node(HISTORIES, kind, str(seed), "60", "40").splitlines()
+    lines = run_node(HISTORIES, kind, str(seed), str(rounds(60)), "40").splitlines()
     histories = [json.loads(line)["updates"] for line in lines]
     cases = [case(updates, pick.randrange(len(updates) + 1)) for updates in histories]
     wrong = json.loads(run_node(EXAMINE, stdin=json.dumps(cases).encode()))

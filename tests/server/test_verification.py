@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,13 @@ def compacted(updates: list[bytes], pick: random.Random) -> tuple[Evidence, byte
 # document when pycrdt loaded it.
 @pytest.mark.parametrize("kind", ["rich", "emoji"])
 @pytest.mark.parametrize("reordered", [False, True])
-def test_no_history_of_real_clients_raises_an_alarm(kind: str, reordered: bool) -> None:
+def test_no_history_of_real_clients_raises_an_alarm(
+    kind: str, reordered: bool, rounds: Callable[[int], int]
+) -> None:
     pick = random.Random(1)
-    for number, line in enumerate(run_node(HISTORIES, kind, "32", "110", "40").splitlines()):
+    for number, line in enumerate(
+        run_node(HISTORIES, kind, "32", str(rounds(110)), "40").splitlines()
+    ):
         updates = [bytes.fromhex(update) for update in json.loads(line)["updates"]]
         for at in range(len(updates) - 1):
             if reordered and pick.random() < 0.3:  # as nodes that share a store may append them

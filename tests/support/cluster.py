@@ -181,16 +181,15 @@ class Clients:
         answer = await self.ask("acknowledged", of=list(of), edits=edits)
         assert answer["reached"], await self.report()
 
-    async def heard(self, by: Sequence[int], of: Sequence[int]) -> float:
-        """Wait until some have heard what others type from now on; return the seconds it took."""
+    async def heard(self, by: Sequence[int], of: Sequence[int]) -> None:
+        """Wait until some have heard what others type from now on."""
         answer = await self.ask("heard", by=list(by), **{"from": list(of)})
         assert answer["heard"], await self.report()
-        return float(answer["milliseconds"]) / 1000
 
-    async def present(self, among: Sequence[int], of: Sequence[int], seconds: float = 30) -> None:
+    async def present(self, among: Sequence[int], of: Sequence[int]) -> None:
         """Wait until each of some sees just those."""
-        answer = await self.ask("presence", among=list(among), of=list(of), seconds=seconds)
-        assert answer["right"], f"{among} do not see just {of} after {seconds} s"
+        answer = await self.ask("presence", among=list(among), of=list(of))
+        assert answer["right"], f"{among} do not see just {of}"
 
     async def report(self) -> Any:
         """Return how it goes, for each."""

@@ -22,6 +22,8 @@ ALARMING = re.compile(
 )
 """What a server that is well never writes to standard error."""
 
+_RANDOM = random.SystemRandom()
+"""Not seeded by anybody: several processes that test at the same time take different ports."""
 PORTS = range(20_000, 32_000)
 """Below those that the kernel gives to clients: while a server is down, one of its own clients that
 tries to come back could be given the server's port.
@@ -156,7 +158,7 @@ def environment(**changes: str) -> dict[str, str]:
 def free_port() -> int:
     """Return a port on which nothing listens."""
     while True:
-        port = random.choice(PORTS)
+        port = _RANDOM.choice(PORTS)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

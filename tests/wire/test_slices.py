@@ -1,6 +1,7 @@
 """Slices give the same document as the whole, in pycrdt and in real Yjs, and never wait."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,9 +57,9 @@ def apply_slices(state: bytes, slices: list[bytes]) -> Doc[Any]:
     return doc
 
 
-def test_slices_of_random_histories_are_the_whole() -> None:
+def test_slices_of_random_histories_are_the_whole(rounds: Callable[[int], int]) -> None:
     cases = []
-    for history in histories("rich", seed=3, count=40, edits=60):
+    for history in histories("rich", seed=3, count=rounds(40), edits=60):
         state = bytes.fromhex(history["states"][0])
         for slice_bytes in (1, 60, 400):
             slices = slice_state(state, slice_bytes)

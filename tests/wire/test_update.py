@@ -1,5 +1,6 @@
 """What real Yjs writes is accepted and understood; what it never writes is refused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,8 +86,10 @@ def test_truncated_anywhere_or_with_trailing_bytes_is_refused(vector: dict[str, 
             inspect(whole + tail)
 
 
-def test_no_genuine_update_is_refused_and_each_is_ready_in_order() -> None:
-    for history in histories("rich", seed=1, count=60, edits=40):
+def test_no_genuine_update_is_refused_and_each_is_ready_in_order(
+    rounds: Callable[[int], int],
+) -> None:
+    for history in histories("rich", seed=1, count=rounds(60), edits=40):
         known: dict[int, int] = {}
         for made in history["updates"]:
             shape = inspect(bytes.fromhex(made))
