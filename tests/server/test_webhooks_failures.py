@@ -19,6 +19,7 @@ from tests.support.deadlines import DEADLINE_SECONDS, eventually
 from tests.support.receiver import HookReceiver
 from tests.support.webhooks import (
     Pair,
+    Watched,
     delivering,
     looked,
     nothing_more,
@@ -32,11 +33,11 @@ from tests.support.webhooks import (
 DAY_SECONDS = 24 * 3600
 
 
-async def until_heard(hook: HookReceiver, count: int, clock: FakeClock, *nodes: Webhooks) -> None:
+async def until_heard(hook: HookReceiver, count: int, clock: FakeClock, *nodes: Watched) -> None:
     """Let time pass until so many events were accepted. Only between the nodes' looks: what is
     answered and not noted when its lease ends is told once more, as it should be.
     """
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(4 * DEADLINE_SECONDS):
         while len(hook.accepted) < count:
             await looked(*nodes)
             clock.now += 20

@@ -85,6 +85,8 @@ class HookReceiver:
         application = Starlette(routes=[Route("/hooks/plait", self._hear, methods=["POST"])])
         config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
         config.timeout_graceful_shutdown = 1
+        # It closes no idle connection: a request that meets that fails, and is tried again later.
+        config.timeout_keep_alive = 3600
         server = uvicorn.Server(config)
         listening = socket.create_server(("127.0.0.1", self.port))
         self._stack.callback(listening.close)
