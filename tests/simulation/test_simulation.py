@@ -11,6 +11,8 @@ SEEDS_IF_LONG = 200
 SEEDS_A_TEST = 10
 PLANTED_SEEDS_MAX = 100
 """One of so many seeds has to find a planted bug."""
+RARE = {"ghosts_of_dead_nodes": 85}
+"""The seeds that found what few seeds find; they are tried first."""
 PAST = {
     7: "rows that a reload brought were overwritten by those that were being followed",
     53: "what repeated another node's uncommitted update was acknowledged at once",
@@ -60,5 +62,5 @@ def test_worlds_differ_and_have_all_faults() -> None:
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_bug_is_found(plant: str) -> None:
     with PLANTS[plant](), pytest.raises(Violation):
-        for seed in range(PLANTED_SEEDS_MAX):
+        for seed in (RARE.get(plant, 0), *range(PLANTED_SEEDS_MAX)):
             simulate(seed)
