@@ -3,6 +3,7 @@ everything when they read on.
 """
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 
 import pytest
@@ -57,6 +58,8 @@ async def test_who_stops_reading_in_the_middle_of_a_document(
 
 async def read_on(client: Raw, author: Author) -> int:
     """Read until what the author has is there; return how many messages that took."""
+    connection = client.writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     reader, messages = Author(2), 0
     while reader.doc.get_state() != author.doc.get_state():
         reader.hear((await client.message(STEP2, UPDATE)).payload)
