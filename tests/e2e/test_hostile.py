@@ -195,8 +195,8 @@ async def test_a_flood_of_updates_without_their_origin(
     async def flood(bad: Peer) -> None:
         liar = Author(hostile.CLIENT)
         liar.type("this is never sent")
-        # Each is answered: who still sends when the server has closed may not see why. What waits is
-        # bounded (tests/server/test_room_gaps.py); who is quick enough is sent away for its bytes.
+        # Each is answered: who still sends when the server has closed may not see why. What waits
+        # is bounded (tests/server/test_room_gaps.py); who is quick is sent away for its bytes.
         for _ in range(100):
             if code := await answer(bad, update(liar.type("x" * 100_000))):
                 assert code == 4429
