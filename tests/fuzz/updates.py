@@ -12,25 +12,13 @@ from plait.server.errors import DecodeError, DocumentBroken, LimitReached, Updat
 from plait.server.folding import same
 from plait.server.limits import Limits
 from plait.server.wire import stand_ins, surrogates
-from plait.server.wire.lib0 import read_var_uint
 from plait.server.wire.slices import slice_state
 from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
 from plait.server.wire.structs import Struct, read_deletes, read_structs, sections
-from plait.server.wire.update import (
-    ANY,
-    DELETED,
-    GC,
-    JSON,
-    STRING,
-    TYPE,
-    XML_HOOK,
-    _walk,
-    inspect,
-    typed,
-)
-from plait.server.wire.values import value_end
+from plait.server.wire.update import JSON, TYPE, XML_HOOK, Id, _walk, inspect, typed
 from tests.fuzz.bytes_of import change_update, in_parts, join, split
 from tests.fuzz.target import Finding, Target, expect
+from tests.support.units import Unit, units_of
 from tests.wire import fuzz_updates
 from tests.wire.test_fuzz_updates import WAITING
 
@@ -129,31 +117,9 @@ def loaded_twice(made: Document) -> Document:
     return made
 
 
-def units(made: Document) -> dict[tuple[int, int], tuple[object, ...]]:
+def units(made: Document) -> dict[Id, Unit]:
     """Return what each clock of a document stands for, however they are put into structs."""
-    state = made.encode()
-    found: dict[tuple[int, int], tuple[object, ...]] = {}
-    for each in read_structs(state):
-        content = state[each.content : each.end]
-        parts: list[object] = [content]
-        if each.kind in (GC, DELETED):
-            parts = [None] * each.length
-        elif each.kind == STRING:
-            text = split(content)[0].decode().encode("utf-16-le")
-            parts = [text[at : at + 2] for at in range(0, len(text), 2)]
-        elif each.kind == ANY:
-            position = read_var_uint(content, 0)[1]
-            parts = []
-            for _ in range(each.length):
-                end, _ = value_end(content, position)
-                parts.append(content[position:end])
-                position = end
-        origin = each.origin
-        for clock, part in enumerate(parts, each.clock):
-            place = (origin, each.right_origin, each.kind) if part is not None else ()
-            found[each.client, clock] = (part, *place)
-            origin = each.client, clock
-    return found
+    return units_of(made.encode())
 
 
 def document(data: bytes) -> str:

@@ -3,7 +3,7 @@ so that one part's draws do not depend on the order in which others draw theirs.
 """
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 
 class Chance:
@@ -15,6 +15,39 @@ class Chance:
     def of(self, part: str) -> random.Random:
         """Return the numbers of a part, the same for the same seed and name."""
         return random.Random(f"{self._seed}/{part}")
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Probabilities of what makes documents incomplete, and tells two things of one struct."""
+
+    losing: float = 0.0
+    """An update is lost on its way from an editor to the server."""
+    half_known: float = 0.0
+    """An editor has parts of what somebody wrote who is not there."""
+    hearsay: float = 0.0
+    """Times a second that an editor hears of them from elsewhere, and not by the server."""
+    returning: float = 0.0
+    """Everything of them comes in the end, after the world has healed; otherwise, never."""
+    reused: float = 0.0
+    """An editor has the client id of another one, if there is one node: others do not tell each
+    other which of two was stored first.
+    """
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> "Gaps":
+        """Return faults of all kinds, each of them absent in most worlds."""
+        worst = {"losing": 0.3, "half_known": 1.0, "hearsay": 1.0, "returning": 1.0, "reused": 0.5}
+        drawn = {
+            each.name: worst[each.name] * chance.random()
+            for each in fields(cls)
+            if chance.random() < 0.4
+        }
+        return cls(**drawn)
+
+    def calm(self) -> "Gaps":
+        """Return the same world when it behaves: what is lost stays so."""
+        return replace(self, losing=0.0, hearsay=0.0)
 
 
 @dataclass(frozen=True)

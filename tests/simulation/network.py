@@ -165,6 +165,10 @@ class Wire:
         self.up = Pipe(faults.link_delay, chance)
         self.down = Pipe(faults.link_delay, chance)
         self.code: int | None = None
+        self.asked = 0
+        """How often the client was asked for what it has."""
+        self.told = 0
+        """How many updates it was sent."""
 
     async def receive(self) -> bytes:
         """Return what the client sent."""

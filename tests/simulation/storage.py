@@ -17,8 +17,10 @@ from plait.persistence import (
     Update,
 )
 from plait.persistence.memory import MemoryStore
-from plait.server.wire.state_vector import decode_state_vector
+from plait.server.wire.state_vector import decode_state_vector, encode_state_vector
+from plait.server.wire.update import Id
 from tests.simulation.faults import Faults
+from tests.support.units import Unit, units_of
 
 
 class Vault:
@@ -38,6 +40,17 @@ class Vault:
         """Return what is stored of a document with all that it builds upon."""
         doc = self._docs.get(document)
         return decode_state_vector(doc.get_state()) if doc is not None else {}
+
+    def units(self, document: str, client: int, first: int) -> dict[Id, Unit]:
+        """Return what is stored of a client from a clock on."""
+        doc = self._docs[document]
+        clocks = decode_state_vector(doc.get_state())
+        clocks[client] = first
+        return units_of(doc.get_update(encode_state_vector(clocks)), frozenset((client,)))
+
+    def doc(self, document: str) -> Doc[Any]:
+        """Return what is stored of a document."""
+        return self._docs.setdefault(document, Doc())
 
 
 class SimulatedStore(MemoryStore):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation.faults import Chance, Faults
+from tests.simulation.faults import Chance, Faults, Gaps
 from tests.simulation.plants import PLANTS
 from tests.simulation.world import Violation, simulate
 
@@ -39,11 +39,11 @@ def test_what_must_hold_does(first: int) -> None:
 
 @pytest.mark.parametrize("seed", PAST)
 def test_a_seed_that_failed_once_holds(seed: int) -> None:
-    simulate(seed)
+    simulate(seed, gaps=Gaps())
 
 
 def test_a_world_without_faults_loses_no_message() -> None:
-    report = simulate(1, Faults())
+    report = simulate(1, Faults(), Gaps())
     assert report.acknowledged and not report.gaps and not report.killed
 
 

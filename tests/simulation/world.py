@@ -4,44 +4,54 @@ Everything but networks, disks, time and editors is the product: hub, rooms, ses
 writer, compactor. A seed decides what happens. After a while of faults the world behaves, and must
 heal:
 
-1. all editors of a room show the same, and so does what is stored;
-2. whatever was acknowledged was in the store at that moment, with all that it builds upon;
+1. all editors of a room show the same, and so does what is stored: everything that any of them has
+   for which everything is there that it builds upon;
+2. whatever was acknowledged was in the store at that moment, as its author wrote it, with all that
+   it builds upon;
 3. nobody shows presence who is not there; that of a killed node goes within 5 s;
-4. no queue is above its limit, at any time, and all are empty at the end.
+4. no queue is above its limit, at any time, and all are empty at the end;
+5. nobody is sent away for what Yjs makes of lost updates and of a client id that two have;
+6. nobody is asked again and again for what is lost: a few times for each gap, however long it
+   lasts.
 """
 
 import asyncio
 import hashlib
+import random
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from plait.persistence import CompactionPolicy, StoreError, Writer
+from pycrdt import Doc
+
 from plait.server import compaction
-from plait.server.cluster import Cluster
-from plait.server.compaction import Compactor
-from plait.server.counters import Counters
-from plait.server.errors import PlaitError
+from plait.server.errors import CloseCode, PlaitError
 from plait.server.hub import Hub
-from plait.server.limits import Limits
 from plait.server.link import BORROWED_BYTES_MAX
 from plait.server.pump import pump
 from plait.server.room import Room
+from plait.server.wire.update import inspect
 from plait.server.wire.ywebsocket import YWEBSOCKET
-from tests.simulation.editors import Editor
-from tests.simulation.faults import Chance, Faults
-from tests.simulation.network import Air, SimulatedRelay, Wire
-from tests.simulation.storage import SimulatedStore, Vault
-from tests.simulation.virtual import VirtualClock, run
+from tests.simulation.absent import FIRST_ID, history, parts
+from tests.simulation.editors import LETTERS, Editor, apply_ready, clocks_of, shown
+from tests.simulation.faults import Chance, Faults, Gaps
+from tests.simulation.network import Air, Wire
+from tests.simulation.node import LIMITS, Node
+from tests.simulation.storage import Vault
+from tests.simulation.virtual import run
 
-LIMITS = Limits(outbox_bytes_high=4096, outbox_bytes_low=512)
-IDLE_SECONDS = 2.0
 HEAL_SECONDS = 120.0
 """How long a world that behaves may take until all is equal."""
 GHOST_SECONDS = 40.0
 """How long until nobody shows presence who has gone: clients drop it after 30 s themselves."""
+LONG_SECONDS = 300.0
+"""How long everybody goes on typing while something is missing for good."""
+LONG_PAUSE = 6.0
+ASKS_MAX = 10
+"""How often a client may be asked for the same."""
+SENT_AWAY = (CloseCode.MALFORMED, CloseCode.UPDATE_REFUSED, CloseCode.LIMIT_REACHED)
 
 
 class Violation(AssertionError):
@@ -57,100 +67,19 @@ class Report:
     edits: int
     acknowledged: int
     gaps: int
+    """Of the relay."""
+    lost: int
+    """Updates that are in no document, since what they build upon is lost."""
+    shadowed: int
+    """Clocks of which two editors made different things."""
     killed: int
     seconds: float
-
-
-class Node:
-    """One server. May be killed and started again, as another process."""
-
-    def __init__(self, world: "World", number: int) -> None:
-        self._world = world
-        self._number = number
-        self._starts = 0
-        self.tasks: dict[asyncio.Task[Any], None] = {}
-        self.wires: list[Wire] = []
-        self.alive = False
-        self.gaps = 0
-
-    def start(self) -> None:
-        """Start a new process."""
-        world, self._starts = self._world, self._starts + 1
-        chance = world.chance.of(f"node {self._number} start {self._starts}")
-        clock = VirtualClock(asyncio.get_running_loop())
-        self.node = chance.randbytes(8)
-        self.started_at = clock.monotonic()
-        self.store = SimulatedStore(world.vault, world.faults, chance)
-        self.relay = SimulatedRelay(world.air, world.faults, chance)
-        self.counters = Counters()
-        self.writer = Writer(
-            self.store, clock=clock.monotonic, jitter=chance.random, unsaved_bytes_max=1 << 20
-        )
-        policy = CompactionPolicy(tail_updates_max=50, history_days=0)
-        compactor = Compactor(self.store, policy, LIMITS, clock.wall_ms)
-        cluster = Cluster(self.relay, self.node, LIMITS, clock, self.counters)
-        self.hub = Hub(
-            self.store,
-            self.writer,
-            compactor,
-            LIMITS,
-            idle_seconds=IDLE_SECONDS,
-            clock=clock,
-            counters=self.counters,
-            cluster=cluster,
-        )
-        self._stop = asyncio.Event()
-        self._process = asyncio.create_task(self._run())
-        self.alive = True
-
-    async def _run(self) -> None:
-        async with self.hub:
-            await self._stop.wait()
-            try:
-                await self.hub.drain(5)
-            except StoreError:
-                pass  # Nothing of it was acknowledged.
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run something that ends with this process."""
-        task = asyncio.create_task(work)
-        self.tasks[task] = None
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self.tasks.pop(task, None)
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._end()
-        self._process.cancel()
-
-    async def stop(self) -> None:
-        """End the process in an orderly way."""
-        self._stop.set()
-        self.alive = False
-        await asyncio.wait([self._process])
-        if not self._process.cancelled():
-            self._process.result()
-            self._end()
-
-    def _end(self) -> None:
-        self.alive = False
-        self.gaps += self.counters.relay_gaps
-        self.store.dead = True
-        self.relay.leave()
-        for task in list(self.tasks):
-            task.cancel()
-        for wire in self.wires:
-            wire.cut()
-        self.wires.clear()
 
 
 class World:
     """One run."""
 
-    def __init__(self, seed: int, faults: Faults | None = None) -> None:
+    def __init__(self, seed: int, faults: Faults | None = None, gaps: Gaps | None = None) -> None:
         self.chance = Chance(seed)
         dice = self.chance.of("world")
         self.faults = faults if faults is not None else Faults.drawn(dice)
@@ -161,16 +90,17 @@ class World:
         self._began = self._loop.time()
         self.nodes = [Node(self, number) for number in range(dice.randint(1, 3))]
         rooms = [f"room {number}" for number in range(dice.randint(1, 2))]
-        self.editors = [
-            Editor(
-                number + 1,
-                dice.choice(rooms),
-                self.chance.of(f"editor {number}"),
-                self._acknowledged,
-                self._trace,
-            )
-            for number in range(dice.randint(2, 5))
-        ]
+        odds = self.chance.of("gaps")
+        self.gaps = gaps if gaps is not None else Gaps.drawn(odds)
+        self.absent = {
+            room: history(odds, odds.randint(3, 12), FIRST_ID + 10 * number)
+            for number, room in enumerate(rooms)
+        }
+        self.sharing: set[str] = set()
+        """Rooms in which two have the same client id."""
+        self.editors: list[Editor] = []
+        for number in range(dice.randint(2, 5)):
+            self.editors.append(self._editor(number, dice.choice(rooms), odds))
         self._seconds = dice.uniform(5, 20)
         self._pause = dice.choice((0.02, 0.1, 0.5))
         self._dice = dice
@@ -195,15 +125,22 @@ class World:
         for node in self.nodes:
             self._spawn(self._be_unreliable(node, until))
         self._spawn(self._cut_links(until))
+        self._spawn(self._hear_aside(until))
         self._spawn(self._watch())
         await asyncio.gather(*(each.edit(until, self._pause) for each in self.editors))
         self._check_failure()
         await self._heal()
+        if any(editor.unready for editor in self.editors):
+            await self._go_on()
+        if self._returns():
+            await self._heal()
         report = Report(
             self._digest.hexdigest(),
-            sum(editor.doc.get_state()[0] for editor in self.editors),
+            sum(editor.edits for editor in self.editors),
             self._acknowledgements,
             sum(node.gaps + node.counters.relay_gaps for node in self.nodes),
+            sum(len(editor.unready) for editor in self.editors),
+            sum(self._shadowed(editor) for editor in self.editors),
             self._killed,
             self._loop.time() - self._began,
         )
@@ -245,8 +182,26 @@ class World:
             if wire is not None and self._loop.time() < until:
                 wire.cut()
 
+    async def _hear_aside(self, until: float) -> None:
+        chance = self.chance.of("hearsay")
+        while self.gaps.hearsay and self._loop.time() < until:
+            await asyncio.sleep(chance.expovariate(self.gaps.hearsay))
+            editor = chance.choice(self.editors)
+            if self._loop.time() < until:
+                editor.hear_aside(parts(chance, self.absent[editor.room], 0.3))
+
+    def _returns(self) -> bool:
+        """Let those come who were not there; return whether they do."""
+        chance = self.chance.of("return")
+        returns = chance.random() < self.gaps.returning
+        for room, updates in self.absent.items():
+            there = [editor for editor in self.editors if editor.room == room]
+            if returns and there:
+                chance.choice(there).hear_aside(updates)
+        return returns
+
     async def _be_connected(self, editor: Editor) -> None:
-        chance = self.chance.of(f"paths of {editor.client_id}")
+        chance = self.chance.of(f"paths of {editor.name}")
         number = 0
         while True:
             alive = [node for node in self.nodes if node.alive]
@@ -255,24 +210,34 @@ class World:
                 continue
             node = chance.choice(alive)
             number += 1
-            wire = Wire(self.faults, self.chance.of(f"wire {editor.client_id} {number}"))
+            wire = Wire(self.faults, self.chance.of(f"wire {editor.name} {number}"))
             node.wires.append(wire)
             serving = node.spawn(_serve(node.hub, editor.room, wire))
             await editor.converse(wire)
+            if wire.code in SENT_AWAY:
+                self._fail(f"editor {editor.name} was sent away with {wire.code}")
             wire.cut()
             await asyncio.wait([serving], timeout=30)
             await asyncio.sleep(chance.uniform(0.05, 0.5))
 
     # What must hold
 
-    def _acknowledged(self, editor: Editor, upto: int) -> None:
+    def _acknowledged(self, editor: Editor, client: int, clocks: list[int]) -> None:
         self._acknowledgements += 1
-        stored = self.vault.clocks(editor.room).get(editor.client_id, 0)
-        if stored < upto:
+        stored = self.vault.clocks(editor.room).get(client, 0)
+        if stored <= clocks[-1]:
             self._fail(
-                f"editor {editor.client_id} was told that it is stored up to {upto}; "
+                f"editor {editor.name} was told that it is stored up to {clocks[-1] + 1}; "
                 f"whole is what is stored up to {stored}"
             )
+            return
+        units = self.vault.units(editor.room, client, clocks[0])
+        for clock in clocks:
+            unit = units[client, clock]
+            if unit[0] is not None and unit != editor.written[client, clock]:
+                self._fail(
+                    f"editor {editor.name} was told that another's {client, clock} is stored"
+                )
 
     def _check_no_presence_of(self, dead: bytes, since: float) -> None:
         if self.faults.relay_delay > 0.02 or self.faults.relay_cuts or self.faults.lose:
@@ -299,13 +264,16 @@ class World:
                 self._fail(f"{room.name}: {member.outbox.bytes} bytes wait for a reader")
 
     async def _heal(self) -> None:
-        self.faults = self.faults.calm()
+        self.faults, self.gaps = self.faults.calm(), self.gaps.calm()
         for node in self.nodes:
             node.store.faults = node.relay.faults = self.faults
             if not node.alive:
                 await asyncio.sleep(6)  # It is being stopped, or about to be started.
             if not node.alive:
                 node.start()
+        for editor in self.editors:
+            if editor.secretive and editor.wire is not None:
+                editor.wire.cut()  # y-websocket syncs when it connects.
         until = self._loop.time() + HEAL_SECONDS
         while (difference := self._difference()) is not None:
             self._check_failure()
@@ -322,12 +290,19 @@ class World:
         for editor in self.editors:
             rooms[editor.room].append(editor)
         for name, editors in rooms.items():
+            stored, ready = self.vault.doc(name), _whole(editors)
+            if clocks_of(stored) != ready:
+                return f"{name}: stored is {clocks_of(stored)}, there could be {ready}"
+            for editor in editors:
+                if editor.clocks != ready:
+                    return f"{name}: editor {editor.name} has {editor.clocks}, not {ready}"
+            if name in self.sharing:
+                continue  # As in Yjs, what they show depends on what came first.
             contents = {editor.content for editor in editors}
             if len(contents) > 1:
                 return f"{name}: the editors show {len(contents)} different documents"
-            clocks = dict(editors[0].content[2])  # type: ignore[call-overload]
-            if self.vault.clocks(name) != clocks:
-                return f"{name}: stored is {self.vault.clocks(name)}, shown is {clocks}"
+            if shown(stored) not in contents:
+                return f"{name}: stored is {shown(stored)}, shown is {editors[0].content}"
         if any(editor.wire is None for editor in self.editors):
             return "an editor is not connected"
         if any(node.writer.unsaved_updates for node in self.nodes):
@@ -336,13 +311,83 @@ class World:
 
     def _ghosts(self) -> str | None:
         for editor in self.editors:
-            here = {each.client_id for each in self.editors if each.room == editor.room}
-            shown = editor.presences.states.keys()
-            if shown != here:
-                return f"editor {editor.client_id} sees {sorted(shown)}, here are {sorted(here)}"
+            here = {each.first_id for each in self.editors if each.room == editor.room}
+            seen = set(editor.presences.states)
+            if editor.room in self.sharing:  # Each of the two takes the other's away.
+                seen |= here
+            if seen != here:
+                return f"editor {editor.name} sees {sorted(seen)}, here are {sorted(here)}"
         return None
 
+    def _shadowed(self, editor: Editor) -> int:
+        """Return how much of what an editor wrote is not what is stored under its id."""
+        count = 0
+        for client in {client for client, _ in editor.written}:
+            units = self.vault.units(editor.room, client, 0)
+            written = {at: unit for at, unit in editor.written.items() if at[0] == client}
+            count += sum(
+                units[at] != unit and units[at][0] is not None for at, unit in written.items()
+            )
+        return count
+
+    async def _go_on(self) -> None:
+        """Let everybody type while something is missing."""
+        began, edits = self._loop.time(), {each: each.edits for each in self.editors}
+        wires = {editor: editor.wire for editor in self.editors}
+        before = {
+            editor: (wire.asked, wire.told) for editor, wire in wires.items() if wire is not None
+        }
+        until = began + LONG_SECONDS
+        await asyncio.gather(*(each.edit(until, LONG_PAUSE) for each in self.editors))
+        await asyncio.sleep(GHOST_SECONDS)
+        self._check_failure()
+        if (difference := self._difference()) is not None:
+            raise Violation(difference)
+        for editor, (asked, told) in before.items():
+            wire = wires[editor]
+            assert wire is not None
+            if wire is not editor.wire:
+                raise Violation(f"editor {editor.name} lost its connection")
+            here = [each for each in self.editors if each.room == editor.room]
+            gaps = {
+                client
+                for each in here
+                for update in each.unready
+                for client in _missing(update, each.clocks)
+            }
+            if wire.asked - asked > ASKS_MAX * len(gaps):
+                raise Violation(
+                    f"editor {editor.name} was asked {wire.asked - asked} times for {sorted(gaps)}"
+                )
+            typed = sum(each.edits - edits[each] for each in here)
+            if wire.told - told > 2 * typed + 10:
+                raise Violation(
+                    f"editor {editor.name}: {wire.told - told} updates for {typed} edits"
+                )
+
     # Parts
+
+    def _editor(self, number: int, room: str, odds: random.Random) -> Editor:
+        """Make an editor; it may have another's client id, and know of those who are not there."""
+        client_id, letters = number + 1, LETTERS
+        others = [each for each in self.editors if each.room == room]
+        reused, half_known = odds.random() < self.gaps.reused, odds.random() < self.gaps.half_known
+        if reused and others and len(self.nodes) == 1 and room not in self.sharing:
+            client_id, letters = others[0].client_id, LETTERS.upper()
+            self.sharing.add(room)
+        editor = Editor(
+            client_id,
+            room,
+            self.chance.of(f"editor {number}"),
+            self._acknowledged,
+            self._trace,
+            lambda: self.gaps.losing,
+            letters,
+            str(number + 1),
+        )
+        if half_known:
+            editor.hear_aside(parts(odds, self.absent[room], odds.uniform(0.3, 0.9)))
+        return editor
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
@@ -374,7 +419,23 @@ async def _serve(hub: Hub, name: str, wire: Wire) -> None:
         wire.cut()
 
 
-def simulate(seed: int, faults: Faults | None = None) -> Report:
+def _whole(editors: list[Editor]) -> dict[int, int]:
+    """Return the state vector of all that editors have and for which everything is there."""
+    doc: Doc[Any] = Doc()
+    apply_ready(doc, [editor.doc.get_update() for editor in editors])
+    apply_ready(doc, [update for editor in editors for update in editor.unready])
+    return clocks_of(doc)
+
+
+def _missing(update: bytes, clocks: dict[int, int]) -> list[int]:
+    """Return the clients of which something is missing for an update."""
+    shape = inspect(update)
+    found = {client for client, first, _ in shape.runs if first > clocks.get(client, 0)}
+    found |= {client for client, clock in shape.needs.items() if clock > clocks.get(client, 0)}
+    return sorted(found)
+
+
+def simulate(seed: int, faults: Faults | None = None, gaps: Gaps | None = None) -> Report:
     """Run the world of a seed.
 
     Raises:
@@ -382,7 +443,7 @@ def simulate(seed: int, faults: Faults | None = None) -> Report:
     """
 
     async def work() -> Report:
-        world = World(seed, faults)
+        world = World(seed, faults, gaps)
         try:
             return await world.run()
         finally:
