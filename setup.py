@@ -36,7 +36,6 @@ COMPILED = (
     "server/link.py",
     "server/member.py",
     "server/outbox.py",
-    "server/pending.py",
     "server/quota.py",
     "server/redis_wire.py",
     "server/refusal.py",

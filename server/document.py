@@ -71,6 +71,8 @@ class Outcome(NamedTuple):
     """The part that builds on something that the document does not hold; it was not applied."""
     missing: tuple[Missing, ...] = ()
     """What that is."""
+    misplaced: tuple[Id, ...] = ()
+    """Structs that were made garbage, since they are left of a value that has a key."""
 
 
 class Document:
@@ -134,6 +136,7 @@ class Document:
             update = ready
             shape = inspect(update, any_depth_max=self._limits.any_depth_max)
             applied = self.readiness(shape)
+        misplaced: tuple[Id, ...] = ()
         repeats = self._repeats(shape)
         if repeats and applied is Applied.CHANGED:
             # What is known must not be told again: to its author it would say that it is stored.
@@ -143,9 +146,15 @@ class Document:
                 update = parents.without(update, strangers)
                 shape = inspect(update, any_depth_max=self._limits.any_depth_max)
             # Others get what pycrdt gets, or what is deleted would not be the same for all.
-            update, keyed = self._one_by_one(update, shape)
+            try:
+                update, keyed = self._one_by_one(update, shape)
+            except UpdateRefused:
+                misplaced = tuple(keys.misplaced(update, self._keyed))
+                update = parents.without(update, (), misplaced)
+                shape = inspect(update, any_depth_max=self._limits.any_depth_max)
+                update, keyed = self._one_by_one(update, shape)
             applied = self._integrate(update, shape, keyed)
-        return Outcome(applied, shape, update, ready, repeats, rest, missing)
+        return Outcome(applied, shape, update, ready, repeats, rest, missing, misplaced)
 
     def _one_by_one(self, update: bytes, shape: Shape) -> tuple[bytes, Runs]:
         if shape.keyed or self._keyed.bounds:

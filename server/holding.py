@@ -69,13 +69,15 @@ class Holding:
         self._counters = counters
         self.pending: Pending[Member] = Pending(limits)
         """What builds upon structs that are missing."""
+        self._kept = False
+        """Whether there may be anything."""
         self._waiting: dict[Member, None] = {}
         """Members whose sessions hold updates until there is a document again."""
         self._told: set[Member] = set()
         """Members that know that their client id is in use."""
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self.pending)
+        return self._kept or bool(self._waiting)
 
     def leave(self, member: Member) -> None:
         """Note that a member has left. What is pending of it stays, if it might write."""
@@ -107,6 +109,7 @@ class Holding:
         if self._capacity.lacks(member):
             self._capacity.refuse(member, len(update))
             return
+        self._kept = True
         before = self.pending.bytes
         now = self._clock.monotonic()
         room = self._counters.pending_bytes + len(update) <= self._limits.all_pending_bytes_max
@@ -133,6 +136,7 @@ class Holding:
                     in_words(self.pending.missing()),
                     ASKS_MAX,
                 )
+        self._kept = bool(self.pending)
 
     def _ask(self, member: Member) -> None:
         self._counters.gap_asks += 1

@@ -184,7 +184,7 @@ class Room:
                 member.send_presence([], now)
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)
-        if self._holding.pending and not self._halted:
+        if self._holding and not self._halted:
             self._holding.tick()
 
     def close(self, error: PlaitError) -> None:
@@ -226,7 +226,7 @@ class Room:
         if outcome.applied is Applied.PENDING:
             raise _not_ready(outcome.missing)
         changed = outcome.applied is Applied.CHANGED
-        shadowed = self._shadowed(outcome) if outcome.repeats else []
+        shadowed = self._shadowed(outcome)
         commitment.receipt = Receipt(changed, len(outcome.rest), outcome.missing, tuple(shadowed))
         self._add(Change(outcome.update, outcome.shape, None, who, changed, changed, commitment))
         return committed
@@ -296,7 +296,7 @@ class Room:
             change = Change(
                 outcome.update, outcome.shape, member, member.who, news=changed, append=changed
             )
-            shadowed = self._shadowed(outcome) if outcome.repeats else []
+            shadowed = self._shadowed(outcome)
             self._add_of(member, change, outcome.ready, shadowed)
         if outcome.rest:
             self._holding.hold(member, outcome.rest, outcome.missing)
@@ -332,6 +332,11 @@ class Room:
         self._add(change)
 
     def _shadowed(self, outcome: Outcome) -> Runs:
+        """Return what the document has with other content than an update."""
+        if outcome.misplaced:
+            return [(client, clock, clock + 1) for client, clock in outcome.misplaced]
+        if not outcome.repeats:
+            return []
         try:
             return self.document.shadowed(outcome.ready)
         except DocumentBroken as error:  # Then the clocks are all that is known.

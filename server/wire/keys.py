@@ -12,7 +12,8 @@ what it finds there. Two things make something be left over:
     shows, and that those before it are deleted.
 *   A struct with another one to its right that has a key. yrs takes the key from there if what is
     to the left has none, and forgets which value the key had. Yjs never writes that: a new value is
-    to the right of all others. So it is refused.
+    to the right of all others. It comes about when two authors use one client id, so that what was
+    text for one is a value for the other. So it is refused, or made garbage for everybody.
 
 A key is on the wire only in a struct that has no origin, so a document keeps which of its places
 have one.
@@ -73,7 +74,35 @@ def one_by_one_in_steps(
     Args:
         types: receives the shared types.
     """
-    found, others, rights = [], [], []
+    found, wrong = yield from _survey(update, keyed, types)
+    if wrong:
+        raise UpdateRefused(
+            f"Struct {wrong[0][1]} of client {wrong[0][0]} is left of a value that has a key."
+        )
+    joined = {
+        (each.client, each.clock) for each in found if each.length > 1 and each.kind != DELETED
+    }
+    return _separated(update, joined) if joined else update, _runs(found)
+
+
+def misplaced(update: bytes, keyed: Places) -> list[Id]:
+    """Return the structs for which `one_by_one` refuses an update."""
+    steps = _survey(update, keyed, None)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: tuple[list[Struct], list[Id]] = end.value
+            return found[1]
+
+
+def _survey(
+    update: bytes, keyed: Places, types: list[Id] | None
+) -> Generator[None, None, tuple[list[Struct], list[Id]]]:
+    """Return the structs that have a key, and the places of those that are left of such."""
+    found: list[Struct] = []
+    others: list[Struct] = []
+    rights: list[Struct] = []
     lasts: set[Id] = set()
     for number, each in enumerate(read_structs(update), 1):
         if number % STEP_STRUCTS == 0:
@@ -95,15 +124,12 @@ def one_by_one_in_steps(
     if any(each.origin in new for each in others):
         found += _following(found, others)
         new = Places(_runs(found))
-    for each in rights:
-        if each.right_origin in keyed or each.right_origin in new:
-            raise UpdateRefused(
-                f"Struct {each.clock} of client {each.client} is left of a value that has a key."
-            )
-    joined = {
-        (each.client, each.clock) for each in found if each.length > 1 and each.kind != DELETED
-    }
-    return _separated(update, joined) if joined else update, _runs(found)
+    wrong = [
+        (each.client, each.clock)
+        for each in rights
+        if each.right_origin in keyed or each.right_origin in new
+    ]
+    return found, wrong
 
 
 def _runs(structs: Iterable[Struct]) -> Runs:

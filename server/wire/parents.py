@@ -19,16 +19,23 @@ from plait.server.wire.structs import Struct, read_structs, replace_parts
 from plait.server.wire.update import GC, TYPE, Id
 
 
-def without(update: bytes, strangers: Collection[Id]) -> bytes:
+def without(update: bytes, strangers: Collection[Id], structs: Collection[Id] = ()) -> bytes:
     """Return an update in which everything is garbage that is in one of these places, which are no
     shared types, and what is in that.
+
+    Args:
+        structs: those that are to be garbage themselves, by their first clocks.
     """
     inside: defaultdict[Id, list[Struct]] = defaultdict(list)
-    for each in read_structs(update):
-        if each.parent is not None:
-            inside[each.parent].append(each)
     found: list[Struct] = []
     left = list(strangers)
+    for each in read_structs(update):
+        if (each.client, each.clock) in structs:
+            found.append(each)
+            if each.kind == TYPE:
+                left.append((each.client, each.clock))
+        elif each.parent is not None:
+            inside[each.parent].append(each)
     while left:
         for each in inside.pop(left.pop(), ()):
             found.append(each)

@@ -167,6 +167,25 @@ def test_what_is_shadowed_is_not_acknowledged_and_its_author_told(
     assert len(rig.log.rows) == 2
 
 
+def test_typing_beside_what_became_another_authors_value_closes_nobody() -> None:
+    rig = Rig()
+    ann, ben = rig.client(), rig.client()
+    ann.send(SyncUpdate(bytes.fromhex("010103002801016d016b017d0100")))  # a value of client 3
+    settle(rig)
+    ben.received()
+    # For another client 3 that was text, and somebody types to the left of it.
+    typed = bytes.fromhex("010107004403000161" + "00")
+    ben.send(SyncUpdate(typed))
+    settle(rig)
+    assert ben.socket.closed_with is None
+    messages = ben.received()
+    assert SyncUpdate(typed) not in messages
+    assert any(isinstance(each, Authenticate) for each in messages), "it is told"
+    ben.send(SyncUpdate(Author(8).type("goes on")))
+    settle(rig)
+    assert "goes on" in text_of(rig.room.document.encode())
+
+
 def test_of_a_state_only_what_is_stored_is_acknowledged() -> None:
     rig = Rig()
     ann, ben = rig.client(), rig.client()
