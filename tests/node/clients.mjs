@@ -8,8 +8,7 @@ import { WebsocketProvider as Version1 } from 'y-websocket1'
 const PROVIDERS = { v3: Version3, v1: Version1 }
 
 /** A client with a document of its own. What the server closes it with is collected in `closed`. */
-export const open = (version, url, room, { Socket = WebSocket, params = {}, maxBackoffTime = 300 } = {}) => {
-  const doc = new Y.Doc()
+export const open = (version, url, room, { Socket = WebSocket, params = {}, maxBackoffTime = 300, doc = new Y.Doc() } = {}) => {
   const provider = new PROVIDERS[version](url, room, doc, {
     WebSocketPolyfill: Socket,
     disableBc: true,
