@@ -6,12 +6,14 @@ Waiting is always for something that can be seen, with a deadline; nothing sleep
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from tests.support.server import PlaitProcess
 
@@ -66,6 +68,10 @@ class Window:
                 return [...copy.querySelectorAll(".cm-line")].map(line => line.textContent);
             }"""
         )
+
+    async def color(self, element: Locator) -> Any:
+        """The colour of an element's text."""
+        return await element.evaluate("element => getComputedStyle(element).color")
 
     def room(self, name: str) -> Any:
         """The row of a room in the list."""
@@ -142,6 +148,35 @@ async def test_what_is_written_and_what_is_deleted_is_said_to_be_saved(
 
     await window.page.reload()
     await expect(window.editor).to_contain_text("Keep this, not that.")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "amber"), [("light", "rgb(138, 93, 0)"), ("dark", "rgb(220, 170, 69)")]
+)
+async def test_while_the_store_hangs_the_page_says_for_how_long(
+    open_window: OpenWindow, plait_server: PlaitProcess, scheme: str, amber: str
+) -> None:
+    window = await open_window("hanging", color_scheme=scheme)
+    await window.write("Before. ")
+    await window.is_saved()
+    calm = await window.color(window.saved)
+
+    with closing(sqlite3.connect(plait_server.store_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await window.write("First. ")
+        await expect(window.saved).to_have_text(re.compile(r"^Not saved for \d+ s$"))
+        await expect(window.state).to_have_attribute("data-late", "true")
+        assert await window.color(window.saved) == amber != calm
+        # The oldest edit counts, and the seconds go on.
+        await window.write("Second. ")
+        said = await window.saved.text_content()
+        assert said is not None and said.startswith("Not saved for ")
+        await expect(window.saved).not_to_have_text(said)
+        await expect(window.saved).to_have_text(re.compile(r"^Not saved for \d+ s$"))
+        other.execute("ROLLBACK")
+    await window.is_saved()
+    await expect(window.state).to_have_attribute("data-late", "false")
+    assert await window.color(window.saved) == calm
 
 
 async def test_without_a_server_typing_goes_on_and_is_saved_later(

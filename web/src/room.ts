@@ -89,6 +89,8 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   /** Whether a token was sent over this connection that was not answered yet. */
   private renewing = false;
   private editedAt = 0;
+  /** Since when the connection is live, if it is. */
+  private liveSince = 0;
   private opened = false;
   private leaving = false;
   private probing = false;
@@ -120,6 +122,7 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
     });
     this.provider.on("sync", (synced) => {
       if (!synced) return;
+      if (this.status.connection !== "live") this.liveSince = performance.now();
       const readOnly = this.told && this.status.readOnly;
       this.set({ connection: "live", reason: null, denied: null, readOnly, foreign: this.foreign() });
     });
@@ -130,6 +133,17 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
 
   get current(): RoomStatus {
     return this.status;
+  }
+
+  /** How long the oldest edit is not on the server's disk, in milliseconds; 0 if all are. */
+  get unsavedMs(): number {
+    const { since } = this.pending;
+    return since === null ? 0 : performance.now() - since;
+  }
+
+  /** How much of that the server had to save it, over this connection. */
+  get overdueMs(): number {
+    return Math.min(this.unsavedMs, performance.now() - this.liveSince);
   }
 
   /** Tell the others who this is, in the fields that Yjs editors agree on. */
@@ -260,8 +274,8 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
   }
 
   private edited(update: Uint8Array): void {
-    this.pending.made(update);
     this.editedAt = performance.now();
+    this.pending.made(update, this.editedAt);
     if (!this.pending.empty) this.set({ saved: false });
   }
 

@@ -57,21 +57,38 @@ class Ranges {
   }
 }
 
+/** Edits made within this time count as equally old, so that those of hours without a server stay few to go through. */
+const BATCH_MS = 1000;
+
+/** What is left of the edits that were made from a time on. */
+type Batch = { readonly since: number; readonly inserted: Ranges; readonly deleted: Ranges };
+
 export class Unacknowledged {
-  private readonly inserted = new Ranges();
-  private readonly deleted = new Ranges();
+  /** The oldest first. */
+  private batches: Batch[] = [];
 
   get empty(): boolean {
-    return this.inserted.empty && this.deleted.empty;
+    return this.batches.length === 0;
+  }
+
+  /** When the oldest edit was made, in the time of `performance.now()`. */
+  get since(): number | null {
+    return this.batches[0]?.since ?? null;
   }
 
   /** Note an update that was made here. */
-  made(update: Uint8Array): void {
+  made(update: Uint8Array, now: number): void {
+    let batch = this.batches.at(-1);
+    if (batch === undefined || now - batch.since >= BATCH_MS) {
+      batch = { since: now, inserted: new Ranges(), deleted: new Ranges() };
+    }
+    const { inserted, deleted } = batch;
     each(
       update,
-      (client, from, to) => this.inserted.add(client, from, to),
-      (client, from, to) => this.deleted.add(client, from, to),
+      (client, from, to) => inserted.add(client, from, to),
+      (client, from, to) => deleted.add(client, from, to),
     );
+    if (batch !== this.batches.at(-1) && left(batch)) this.batches.push(batch);
   }
 
   /** Note an update that the server sent. */
@@ -79,9 +96,10 @@ export class Unacknowledged {
     if (this.empty) return;
     each(
       update,
-      (client, from, to) => this.inserted.remove(client, from, to),
-      (client, from, to) => this.deleted.remove(client, from, to),
+      (client, from, to) => this.batches.forEach(({ inserted }) => inserted.remove(client, from, to)),
+      (client, from, to) => this.batches.forEach(({ deleted }) => deleted.remove(client, from, to)),
     );
+    this.batches = this.batches.filter(left);
   }
 
   /**
@@ -90,12 +108,18 @@ export class Unacknowledged {
    */
   answer(doc: Y.Doc, stateVector: Uint8Array): Uint8Array {
     const known = Y.decodeStateVector(stateVector);
-    for (const client of this.inserted.clients()) {
-      const first = this.inserted.first(client) ?? 0;
-      if (first < (known.get(client) ?? 0)) known.set(client, first);
+    for (const { inserted } of this.batches) {
+      for (const client of inserted.clients()) {
+        const first = inserted.first(client) ?? 0;
+        if (first < (known.get(client) ?? 0)) known.set(client, first);
+      }
     }
     return Y.encodeStateAsUpdate(doc, Y.encodeStateVector(known));
   }
+}
+
+function left({ inserted, deleted }: Batch): boolean {
+  return !inserted.empty || !deleted.empty;
 }
 
 type Visit = (client: number, from: number, to: number) => void;

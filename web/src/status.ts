@@ -6,6 +6,8 @@ import { session } from "./session";
 
 /** “Saving…” stays at least this long: typing then reads as one calm state, and “Saved” is never early. */
 const SAVING_MS = 350;
+/** From when on it is said how long an edit has been waiting for the server to save it. */
+const LATE_MS = 3000;
 const ANNOUNCE_MS = 1000;
 
 const CONNECTIONS = {
@@ -24,6 +26,7 @@ export class StatusLine {
   private readonly noticeAction = byId<HTMLButtonElement>("notice-action");
   private savingSince = 0;
   private timer = 0;
+  private ticking = 0;
   private announcing = 0;
 
   private action: Action | null = null;
@@ -38,28 +41,43 @@ export class StatusLine {
     if (!status.saved) this.savingSince = performance.now();
     const wait = this.savingSince + SAVING_MS - performance.now();
     if (status.saved && wait > 0 && this.state.dataset.saved === "false") {
-      this.timer = window.setTimeout(() => this.draw(status), wait);
-      this.draw({ ...status, saved: false });
+      this.timer = window.setTimeout(() => this.draw(room, status), wait);
+      this.draw(room, { ...status, saved: false });
     } else {
-      this.draw(status);
+      this.draw(room, status);
     }
   }
 
   /** Forget the room before: its edits are not this one's. */
   reset(): void {
+    clearTimeout(this.ticking);
+    clearTimeout(this.announcing);
     this.savingSince = 0;
     this.state.dataset.saved = "true";
   }
 
-  private draw(status: RoomStatus): void {
+  private draw(room: Room, status: RoomStatus): void {
     this.state.dataset.connection = status.connection;
     this.state.dataset.saved = String(status.saved);
     setText(this.connection, CONNECTIONS[status.connection]);
-    setText(this.saved, savedText(status));
+    this.drawSaved(room, status);
     this.drawNotice(status);
     // While somebody types, nothing is read out; the state in which it rests is.
     clearTimeout(this.announcing);
-    this.announcing = window.setTimeout(() => announce(spoken(status)), ANNOUNCE_MS);
+    this.announcing = window.setTimeout(() => announce(spoken(status, isLate(room, status))), ANNOUNCE_MS);
+  }
+
+  /** Say whether all is saved; while it is not, look again each second how long that has been so. */
+  private drawSaved(room: Room, status: RoomStatus): void {
+    clearTimeout(this.ticking);
+    const late = isLate(room, status);
+    if (late && this.state.dataset.late !== "true") announce(spoken(status, late));
+    this.state.dataset.late = String(late);
+    const { unsavedMs, overdueMs } = room;
+    setText(this.saved, late ? `Not saved for ${Math.floor(unsavedMs / 1000)} s` : savedText(status));
+    if (status.connection !== "live" || status.saved || unsavedMs === 0) return;
+    const wait = late ? 1000 - (unsavedMs % 1000) : LATE_MS - overdueMs;
+    this.ticking = window.setTimeout(() => this.drawSaved(room, status), Math.max(1, wait));
   }
 
   private drawNotice(status: RoomStatus): void {
@@ -94,6 +112,11 @@ function actionFor(status: RoomStatus): Action | null {
 /** Whether edits were refused, and the connection that would save them is there. */
 function unsavable({ connection, saved, readOnly, denied }: RoomStatus): boolean {
   return connection === "live" && !saved && (readOnly || denied !== null);
+}
+
+/** Whether the server takes long to save an edit that it was sent. */
+function isLate(room: Room, status: RoomStatus): boolean {
+  return status.connection === "live" && !status.saved && !unsavable(status) && room.overdueMs >= LATE_MS;
 }
 
 function noticeText(status: RoomStatus): string {
@@ -138,9 +161,10 @@ function savedText(status: RoomStatus): string {
   return saveMs === null ? "Saved" : `Saved in ${Math.max(1, Math.round(saveMs))} ms`;
 }
 
-function spoken(status: RoomStatus): string {
+function spoken(status: RoomStatus, late: boolean): string {
   const { connection, saved, readOnly } = status;
   if (unsavable(status)) return "Live. Your last changes are not saved.";
+  if (late) return "Live. The server has not saved your last changes yet.";
   if (connection === "live" && readOnly) return "Live. Read only.";
   if (connection === "live") return saved ? "Live. All changes are saved." : "Live. Saving.";
   return CONNECTIONS[connection];
