@@ -9,12 +9,14 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from tests.support.deadlines import eventually
 from tests.support.server import PlaitProcess
 
 CHROMIUM = os.environ.get("PLAIT_TEST_CHROMIUM") or shutil.which("chromium")
@@ -128,6 +130,46 @@ async def test_two_people_see_each_others_text_names_and_cursors(open_window: Op
     await jonas.page.close()
     await expect(mina.page.locator("#people li")).to_have_count(0)
     await expect(mina.page.locator(".caret-name")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_people_of_one_color_get_different_ones_and_names_that_can_be_read(
+    open_window: OpenWindow, scheme: str
+) -> None:
+    names = ["Maximiliane Wilhelmina von Hohenstein", "Bartholomew Featherstonehaugh", "Jo"]
+    reader, *writers = [
+        await open_window("crowd", name, color_scheme=scheme) for name in ["Reader", *names]
+    ]
+    for writer in writers:
+        await writer.is_live()
+        await writer.write("x")
+    labels = reader.page.locator(".caret-name")
+    await expect(labels).to_have_count(len(names))
+
+    async def colors(window: Window) -> Any:
+        return await window.page.evaluate(
+            """[...document.querySelectorAll("#you .avatar, #people .avatar")]
+                .map(avatar => getComputedStyle(avatar).backgroundColor).sort()"""
+        )
+
+    async def all_agree() -> bool:
+        seen = [await colors(window) for window in (reader, *writers)]
+        return len(set(seen[0])) == 1 + len(names) and all(each == seen[0] for each in seen)
+
+    async def all_apart() -> bool:
+        boxes = [await labels.nth(number).bounding_box() for number in range(len(names))]
+        sheet = await reader.page.locator("#editor").bounding_box()
+        assert sheet is not None
+        if any(box is None for box in boxes):
+            return False
+        sides = [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in boxes if b]
+        return all(top >= sheet["y"] for _, top, _, _ in sides) and not any(
+            a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+            for a, b in combinations(sides, 2)
+        )
+
+    await eventually(all_agree, "a colour for each, the same for everybody")
+    await eventually(all_apart, "names none of which covers another")
 
 
 async def test_what_is_written_and_what_is_deleted_is_said_to_be_saved(

@@ -46,9 +46,10 @@ class Caret extends WidgetType {
     );
   }
 
-  override toDOM(view: EditorView): HTMLElement {
+  override toDOM(): HTMLElement {
     const caret = document.createElement("span");
     caret.className = "caret";
+    caret.dataset.client = String(this.client);
     caret.setAttribute("aria-hidden", "true");
     caret.style.setProperty("--who", this.color);
     caret.style.setProperty("--on-who", inkOn(this.color));
@@ -57,11 +58,6 @@ class Caret extends WidgetType {
     label.textContent = this.name;
     // Word joiners keep the line from breaking beside the caret.
     caret.append("\u2060", label, "\u2060");
-    // At the right edge the name is written to the left.
-    view.requestMeasure({
-      read: () => label.getBoundingClientRect().right > view.scrollDOM.getBoundingClientRect().right,
-      write: (beyond) => caret.classList.toggle("caret-at-edge", beyond),
-    });
     return caret;
   }
 
@@ -74,11 +70,21 @@ class Caret extends WidgetType {
   }
 }
 
+type Box = { left: number; right: number; top: number; bottom: number };
+
+/** Where a name is written: in which row above its caret, or below if negative, and on which side. */
+type Place = { caret: HTMLElement; row: number; atEdge: boolean; order: number };
+
+function overlap(a: Box, b: Box): boolean {
+  return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}
+
 type Cursor = { client: number; name: string; color: string; anchor: number; head: number };
 
 class RemoteCursors {
   decorations: DecorationSet = RangeSet.empty;
-  private readonly moves = new Map<number, { last: string; count: number }>();
+  private readonly moves = new Map<number, { last: string; count: number; at: number }>();
+  private lastMove = 0;
   private readonly onChange: (changes: { added: number[]; updated: number[]; removed: number[] }) => void;
 
   constructor(
@@ -95,6 +101,7 @@ class RemoteCursors {
     };
     awareness.on("change", this.onChange);
     this.decorations = this.draw();
+    this.placeNames();
   }
 
   destroy(): void {
@@ -106,12 +113,57 @@ class RemoteCursors {
     if (update.docChanged || update.transactions.some((t) => t.annotation(presenceChanged))) {
       this.decorations = this.draw();
     }
+    this.placeNames();
+  }
+
+  /** Write names where none covers another: who moved last has it beside the caret, others above or below. */
+  private placeNames(): void {
+    this.view.requestMeasure({
+      key: this,
+      read: () => this.places(),
+      write: (places) => {
+        for (const { caret, row, atEdge, order } of places) {
+          caret.classList.toggle("caret-at-edge", atEdge);
+          caret.classList.toggle("caret-below", row < 0);
+          caret.style.setProperty("--row", String(row < 0 ? -row - 1 : row));
+          caret.style.setProperty("--order", String(order));
+        }
+      },
+    });
+  }
+
+  private places(): Place[] {
+    const edge = this.view.scrollDOM.getBoundingClientRect();
+    const moved = (caret: HTMLElement): number => this.moves.get(Number(caret.dataset.client))?.at ?? 0;
+    const carets = Array.from(this.view.contentDOM.querySelectorAll<HTMLElement>(".caret"));
+    carets.sort((a, b) => moved(b) - moved(a));
+    const written: Box[] = [];
+    return carets.map((caret, index) => {
+      const { left, right, top, bottom } = caret.getBoundingClientRect();
+      const { offsetWidth: width, offsetHeight: height } = caret.querySelector<HTMLElement>(".caret-name")!;
+      // At the right edge the name is written to the left.
+      const atEdge = left + width > edge.right;
+      const start = atEdge ? right - width : left;
+      const box = (row: number): Box => {
+        const from = row < 0 ? bottom - (row + 1) * (height + 1) : top - height - row * (height + 1);
+        return { left: start, right: start + width, top: from, bottom: from + height };
+      };
+      // Nearest first: 0, -1, 1, -2, …; each other name is in the way of at most three of these.
+      const rows = Array.from({ length: 3 * written.length + 2 }, (_, n) => (n % 2 === 0 ? n / 2 : -(n + 1) / 2));
+      const free = rows.filter((row) => !written.some((other) => overlap(box(row), other)));
+      // What would be cut off at the top is written below.
+      const row = free.find((row) => row < 0 || box(row).top >= edge.top) ?? 0;
+      written.push(box(row));
+      return { caret, row, atEdge, order: carets.length - index };
+    });
   }
 
   private countMove(client: number): void {
     const last = JSON.stringify(this.room.provider.awareness.getStates().get(client)?.cursor ?? null);
     const seen = this.moves.get(client);
-    if (seen?.last !== last) this.moves.set(client, { last, count: (seen?.count ?? 0) + 1 });
+    if (seen?.last !== last) {
+      this.moves.set(client, { last, count: (seen?.count ?? 0) + 1, at: ++this.lastMove });
+    }
   }
 
   /** Tell the others where this window's cursor is. */
@@ -186,7 +238,7 @@ const look = EditorView.baseTheme({
   ".caret-name": {
     position: "absolute",
     left: "-2px",
-    bottom: "100%",
+    bottom: "calc(100% + var(--row, 0) * 15px)",
     padding: "0 5px",
     borderRadius: "4px 4px 4px 0",
     background: "var(--who)",
@@ -196,10 +248,16 @@ const look = EditorView.baseTheme({
     maxWidth: "14em",
     overflow: "hidden",
     textOverflow: "ellipsis",
-    zIndex: "5",
+    zIndex: "calc(5 + var(--order, 0))",
     animation: `plait-name-fade 400ms ${NAME_MS}ms forwards`,
   },
   ".caret-at-edge .caret-name": { left: "auto", right: "0", borderRadius: "4px 4px 0 4px" },
+  ".caret-below .caret-name": {
+    bottom: "auto",
+    top: "calc(100% + var(--row, 0) * 15px)",
+    borderRadius: "0 4px 4px 4px",
+  },
+  ".caret-below.caret-at-edge .caret-name": { borderRadius: "4px 0 4px 4px" },
   ".cm-line:hover .caret-name": { animation: "none" },
   "@keyframes plait-name-fade": { to: { opacity: "0.001" } },
   "@media (prefers-reduced-motion: reduce)": {

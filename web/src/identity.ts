@@ -78,12 +78,56 @@ export function cleanColor(color: unknown): string {
   return typeof color === "string" && /^#[0-9a-f]{6}$/i.test(color) ? color : "#5f6368";
 }
 
-/** Black or white, whichever reads better on a colour. */
-export function inkOn(color: string): string {
-  const [r, g, b] = [1, 3, 5].map((at) => {
+/** Two colours that are nearer to each other, in Oklab, are taken for the same. */
+const ALIKE = 0.02;
+
+/**
+ * Return the colour to have among others: the present one, unless somebody with a smaller client id has it.
+ *
+ * Whoever has the smallest id never gives way, the next only to that one, and so on. So windows that decide
+ * this each for itself come to rest, and no two of them are left with one colour while another is free.
+ */
+export function colorAmong(own: string, before: readonly string[], after: readonly string[]): string {
+  const taken = (color: string, by: readonly string[]): boolean => by.some((other) => distance(color, other) < ALIKE);
+  if (!taken(own, before)) return own;
+  const unclaimed = COLORS.map(({ value }) => value).filter((value) => !taken(value, before));
+  const free = unclaimed.filter((value) => !taken(value, after));
+  const choices = free.length > 0 ? free : unclaimed;
+  const others = [...before, ...after];
+  const apart = (color: string): number => Math.min(...others.map((other) => distance(color, other)));
+  return choices.reduce((best, color) => (apart(color) > apart(best) ? color : best), choices[0] ?? own);
+}
+
+/** How different two colours look. */
+function distance(one: string, other: string): number {
+  const [a, b] = [oklab(one), oklab(other)];
+  return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+}
+
+/** See https://bottosson.github.io/posts/oklab/. */
+function oklab(color: string): [number, number, number] {
+  const [r, g, b] = linear(color);
+  const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
+  const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
+  const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
+  return [
+    0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s,
+    1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s,
+    0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s,
+  ];
+}
+
+/** Red, green and blue as amounts of light. */
+function linear(color: string): [number, number, number] {
+  return [1, 3, 5].map((at) => {
     const part = parseInt(color.slice(at, at + 2), 16) / 255;
     return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
   }) as [number, number, number];
+}
+
+/** Black or white, whichever reads better on a colour. */
+export function inkOn(color: string): string {
+  const [r, g, b] = linear(color);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000000" : "#ffffff";
 }
 

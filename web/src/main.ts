@@ -62,6 +62,7 @@ function show(name: string): void {
   status.reset();
   status.show(next);
   editor.show(next);
+  you.wear(next.color);
   hidePeople = showPeople(next, () => rooms.refreshSoon());
   rooms.setCurrent(name);
 }
@@ -75,6 +76,9 @@ function enter(name: string): Room {
   }
   const entered = new Room(name, identity);
   let { connection, saved, readOnly } = entered.current;
+  entered.on("color", (color) => {
+    if (entered === room) you.wear(color);
+  });
   entered.on("status", (now) => {
     if (entered !== room) return;
     status.show(entered);

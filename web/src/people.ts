@@ -51,6 +51,7 @@ export function showPeople(room: Room, moved: () => void): () => void {
 export class You {
   private readonly button = byId<HTMLButtonElement>("you");
   private readonly dialog = byId<HTMLDialogElement>("identity");
+  private worn: string | null = null;
   private readonly name = byId<HTMLInputElement>("identity-name");
 
   constructor(
@@ -62,6 +63,12 @@ export class You {
     this.button.addEventListener("click", () => this.open());
     this.dialog.querySelector("[data-close]")?.addEventListener("click", () => this.dialog.close());
     byId<HTMLFormElement>("identity-form").addEventListener("submit", () => this.save());
+  }
+
+  /** Show the colour that this window has in the room, whatever was chosen. */
+  wear(color: string): void {
+    this.worn = color;
+    this.draw();
   }
 
   /** Show another identity, which was not chosen here. */
@@ -90,7 +97,7 @@ export class You {
     const label = make("span", "you-name");
     setText(label, this.identity.name);
     const what = make("span", "unseen", " is you. Change your name and colour");
-    this.button.replaceChildren(avatar(this.identity), label, what);
+    this.button.replaceChildren(avatar({ ...this.identity, color: this.worn ?? this.identity.color }), label, what);
   }
 
   private radios(): HTMLInputElement[] {

@@ -8,7 +8,7 @@ import { messageAuth, messageSync, WebsocketProvider } from "y-websocket";
 import * as Y from "yjs";
 
 import { probeRoom } from "./api";
-import type { Identity } from "./identity";
+import { cleanColor, colorAmong, type Identity } from "./identity";
 import { Unacknowledged } from "./saved";
 import { type Claims, session } from "./session";
 
@@ -65,12 +65,19 @@ const REFUSALS_BY_STATUS: Record<number, number> = { 401: UNAUTHORIZED, 403: NOT
 const DENIED = 0;
 const ALLOWED = 2;
 
-export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }> {
+type RoomEvents = {
+  status: (status: RoomStatus) => void;
+  /** This window got another colour, since somebody else has its own. */
+  color: (color: string) => void;
+};
+
+export class Room extends ObservableV2<RoomEvents> {
   readonly doc = new Y.Doc();
   readonly text = this.doc.getText(TEXT);
   readonly provider: WebsocketProvider;
   readonly undo: Y.UndoManager;
 
+  private identity: Identity;
   private readonly pending = new Unacknowledged();
   private status: RoomStatus = {
     connection: "connecting",
@@ -109,7 +116,9 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
       { connect: false, disableBc: true, protocols: session.protocols },
     );
     this.undo = new Y.UndoManager(this.text, { captureTimeout: 400 });
+    this.identity = identity;
     this.introduce(identity);
+    this.provider.awareness.on("change", () => this.settleColor());
     this.tapMessages();
     this.doc.on("update", (update: Uint8Array, origin: unknown) => {
       if (origin !== this.provider) this.edited(update);
@@ -148,11 +157,33 @@ export class Room extends ObservableV2<{ status: (status: RoomStatus) => void }>
 
   /** Tell the others who this is, in the fields that Yjs editors agree on. */
   introduce(identity: Identity): void {
+    this.identity = identity;
     this.provider.awareness.setLocalStateField("user", {
       name: identity.name,
       color: identity.color,
       colorLight: `${identity.color}33`,
     });
+    this.settleColor();
+    this.emit("color", [this.color]);
+  }
+
+  /** The colour that this window has among those who are here. */
+  get color(): string {
+    return this.identity.color;
+  }
+
+  /** Take another colour if somebody else has this one. */
+  private settleColor(): void {
+    const { awareness } = this.provider;
+    if (awareness.getLocalState() === null) return;
+    const before: string[] = [];
+    const after: string[] = [];
+    for (const [client, { user }] of awareness.getStates()) {
+      if (client === awareness.clientID || !user) continue;
+      (client < awareness.clientID ? before : after).push(cleanColor(user.color));
+    }
+    const color = colorAmong(this.color, before, after);
+    if (color !== this.color) this.introduce({ ...this.identity, color });
   }
 
   /**
