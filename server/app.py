@@ -97,6 +97,7 @@ class Plait:
             self.audit,
             wall,
             open_to_this_machine=not setup.configured(settings),
+            only_keys=not setup.verifies_tokens(settings),
             cookie=settings.auth_cookie,
         )
         self.records = Records(self.store, self.guard.learn)

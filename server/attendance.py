@@ -7,12 +7,17 @@ there is to tell, the more of it is told together.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
+from plait.server.awareness import Awareness
 from plait.server.changes import Clock
 from plait.server.counters import Counters
+from plait.server.errors import LimitReached
 from plait.server.member import Member
 from plait.server.wire.messages import Codec
 from plait.server.wire.presence import Entry, encode_presence
+
+NOT_SHOWN: Final = "your presence is not shown"
 
 
 class Attendance:
@@ -51,6 +56,30 @@ class Attendance:
             self._news[entry.client] = entry
             if own and self.forward is not None:
                 self._own[entry.client] = entry
+
+    def take_in(self, member: Member, awareness: Awareness, entries: Iterable[Entry]) -> None:
+        """Take in what a member tells, and have everybody told what is news.
+
+        Raises:
+            DecodeError: something of it is malformed; the rest counts.
+        """
+        self._counters.presence_messages += 1
+        now = self._clock.monotonic()
+        heard = awareness.apply(entries, member, now)
+        self.tell(heard.news)
+        if heard.corrections:
+            member.send_presence(heard.corrections, now)
+        if heard.refused is not None:
+            self.refuse(member, heard.refused)
+        if heard.malformed is not None:
+            raise heard.malformed
+
+    def refuse(self, member: Member, error: LimitReached) -> None:
+        """Tell a member that something of its presence is not shown."""
+        self._counters.reach(error)
+        now = self._clock.monotonic()
+        if member.session.tells_not_shown(now):
+            member.send(member.codec.denied(f"{NOT_SHOWN}: {error}"), now)
 
     def flush(self) -> None:
         """Tell everybody now."""

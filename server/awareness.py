@@ -15,15 +15,18 @@ last told something new of it, and:
 4. a removed client leaves a tombstone, its clock, so that a late message can't revive it. Who tells
    of it at an older clock is told of the removal. A client that reconnects does just that, and at
    the word of its own removal it announces itself anew with a higher clock, at once instead of at
-   its next renewal 15 to 30 seconds later.
+   its next renewal 15 to 30 seconds later;
+5. an entry that can't be shown (too large, too deep, one too many) is passed over, and the others
+   of its message count. What is shown of that client stays until it expires. Entries that are not
+   news are not even looked at: who repeats what others say can't do anything wrong with it.
 """
 
 from collections.abc import Hashable, Iterable, Set
 from dataclasses import dataclass
 
-from plait.server.errors import LimitReached
+from plait.server.errors import DecodeError, LimitReached
 from plait.server.limits import Limits
-from plait.server.wire.presence import Entry
+from plait.server.wire.presence import Entry, check_state
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Presence:
     renewed_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Heard:
     """What follows from a connection's presence message."""
 
@@ -44,6 +47,10 @@ class Heard:
     """For everybody in the room."""
     corrections: list[Entry]
     """For the connection alone: removals that it does not know of."""
+    refused: LimitReached | None = None
+    """Why the last entry is not shown that a client may well send, and can't be shown."""
+    malformed: DecodeError | None = None
+    """What is wrong with the last entry that no client sends."""
 
 
 class Awareness:
@@ -82,16 +89,20 @@ class Awareness:
 
         Args:
             owned_max: how many clients it may tell of; `Limits.awareness_states_max`, if None.
-
-        Raises:
-            LimitReached: it tells of more.
         """
         if owned_max is None:
             owned_max = self._limits.awareness_states_max
         heard = Heard([], [])
         for entry in entries:
-            if self._accept(entry, owner, now, owned_max):
-                heard.news.append(entry)
+            if self._is_news(entry, owner):
+                try:
+                    self._take_in(entry, owner, now, owned_max)
+                except LimitReached as error:
+                    heard.refused = error
+                except DecodeError as error:
+                    heard.malformed = error
+                else:
+                    heard.news.append(entry)
             elif entry.state is not None and entry.client not in self._present:
                 removed = Entry(entry.client, self._tombstones[entry.client], None)
                 heard.corrections.append(removed)
@@ -112,33 +123,28 @@ class Awareness:
 
     # How one entry is judged
 
-    def _accept(self, entry: Entry, owner: Hashable, now: float, owned_max: int) -> bool:
+    def _is_news(self, entry: Entry, owner: Hashable) -> bool:
         present = self._present.get(entry.client)
         if entry.state is None:
-            if present is None or present.owner != owner or entry.clock < present.clock:
-                return False
+            return present is not None and present.owner == owner and entry.clock >= present.clock
+        return entry.clock > (present.clock if present else self._tombstones.get(entry.client, -1))
+
+    def _take_in(self, entry: Entry, owner: Hashable, now: float, owned_max: int) -> None:
+        if entry.state is None:
             self._forget(entry.client, entry.clock)
-            return True
-        if entry.clock <= (present.clock if present else self._tombstones.get(entry.client, -1)):
-            return False
-        if len(entry.state) > self._limits.awareness_state_bytes_max:
-            limit = self._limits.awareness_state_bytes_max
-            raise LimitReached(
-                f"a presence may have {limit} bytes, not {len(entry.state)}", limit="presence"
-            )
+            return
+        check_state(entry.state, self._limits.awareness_state_bytes_max)
+        present = self._present.get(entry.client)
         if present is None or present.owner != owner:
             self._own(entry.client, owner, owned_max)
             if present is not None:
                 self._disown(entry.client, present.owner)
         self._present[entry.client] = Presence(entry.clock, entry.state, owner, now)
-        return True
 
     def _own(self, client: int, owner: Hashable, owned_max: int) -> None:
         owned = self._owned.setdefault(owner, set())
-        if len(owned) >= owned_max:
-            raise LimitReached(
-                f"one connection may tell of {owned_max} clients at most", limit="presence"
-            )
+        if len(owned) >= owned_max:  # It is not 0, so the set is not empty.
+            raise LimitReached(f"one connection may tell of {owned_max} clients", limit="presence")
         owned.add(client)
         self._tombstones.pop(client, None)
 

@@ -36,6 +36,7 @@ from plait.server.saving import Saving
 from plait.server.session import (
     ApplyPresence,
     ApplyUpdate,
+    RefusePresence,
     RefuseUpdate,
     SendMissing,
     SendPresence,
@@ -125,11 +126,9 @@ class Room:
             case ApplyUpdate(update):
                 self.apply_of(member, update)
             case ApplyPresence(entries):
-                self._counters.presence_messages += 1
-                heard = self.awareness.apply(entries, member, self._clock.monotonic())
-                self.attendance.tell(heard.news)
-                if heard.corrections:
-                    member.send_presence(heard.corrections, self._clock.monotonic())
+                self.attendance.take_in(member, self.awareness, entries)
+            case RefusePresence(error):
+                self.attendance.refuse(member, error)
             case SendMissing(state_vector):
                 self.answers.send_missing(member, state_vector, self._clock.monotonic())
             case SendPresence():

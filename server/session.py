@@ -32,7 +32,7 @@ from plait.server.wire.messages import (
 from plait.server.wire.presence import Entry, decode_presence
 
 REFUSED_SECONDS: Final = 5.0
-"""How often a client that goes on typing is told that it may not."""
+"""How often a client that goes on typing is told that it may not, or that it can't be shown."""
 
 NOTHING: Final = b"\x00\x00"
 """The update that holds no struct and no deletion."""
@@ -60,6 +60,13 @@ class ApplyPresence:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusePresence:
+    """Tell the client, unless it was told just before, that what it shows can't be shown."""
+
+    error: LimitReached
+
+
+@dataclass(frozen=True, slots=True)
 class SendPresence:
     """Tell the client who is here."""
 
@@ -69,7 +76,7 @@ class RefuseUpdate:
     """Tell the client, unless it was told just before, that it may not edit."""
 
 
-Effect = SendMissing | ApplyUpdate | ApplyPresence | SendPresence | RefuseUpdate
+Effect = SendMissing | ApplyUpdate | ApplyPresence | RefusePresence | SendPresence | RefuseUpdate
 
 
 class State(Enum):
@@ -85,6 +92,7 @@ class Session:
     __slots__ = (
         "_held_bytes",
         "_limits",
+        "_not_shown_at",
         "_refused_at",
         "held",
         "may_write",
@@ -102,14 +110,13 @@ class Session:
         """Whether updates of the client may change the document."""
         self.takes_updates = may_write
         """Whether a `SyncUpdate` leads to an `ApplyUpdate` without any ado."""
-        self._refused_at = -REFUSED_SECONDS
+        self._refused_at = self._not_shown_at = -REFUSED_SECONDS
 
     def receive(self, message: Message) -> Effect | None:
         """Return what the room has to do for a message; None if nothing.
 
         Raises:
             DecodeError: the message carries presence that is malformed.
-            LimitReached: it carries more than this client may send.
         """
         if self.state is State.CLOSED:
             return None
@@ -128,6 +135,13 @@ class Session:
         tells = now - self._refused_at >= REFUSED_SECONDS
         if tells:
             self._refused_at = now
+        return tells
+
+    def tells_not_shown(self, now: float) -> bool:
+        """Whether to tell the client that its presence is not shown: not for each move of it."""
+        tells = now - self._not_shown_at >= REFUSED_SECONDS
+        if tells:
+            self._not_shown_at = now
         return tells
 
     def close(self) -> None:
@@ -171,10 +185,17 @@ class Session:
     def _on_awareness(self, message: AwarenessUpdate) -> Effect:
         limit = self._limits.awareness_bytes_max
         if len(message.update) > limit:
-            raise LimitReached(
-                f"presence may have {limit} bytes, not {len(message.update)}", limit="presence"
+            return RefusePresence(
+                LimitReached(
+                    f"one message may have {limit} bytes, not {len(message.update)}",
+                    limit="presence",
+                )
             )
-        return ApplyPresence(decode_presence(message.update, self._limits.awareness_entries_max))
+        try:
+            entries = decode_presence(message.update, self._limits.awareness_entries_max)
+        except LimitReached as error:
+            return RefusePresence(error)
+        return ApplyPresence(entries)
 
     def _on_query(self, message: QueryAwareness) -> Effect:
         return SendPresence()

@@ -20,6 +20,7 @@ from plait.server.audit import Audit
 from plait.server.auth.anonymous import local_principal
 from plait.server.auth.chain import Verifiers
 from plait.server.auth.credentials import Credential, find_credential
+from plait.server.auth.keys import FORMAT as KEY_FORMAT
 from plait.server.auth.keys import ID as KEY_ID
 from plait.server.auth.keys import KIND as KEY
 from plait.server.auth.principal import Access, BadGrant, Grant, Principal
@@ -96,6 +97,8 @@ class Guard:
     Args:
         open_to_this_machine: nothing is configured, so that only this machine is served, and
             whoever sits at it may do everything.
+        only_keys: nothing verifies tokens but API keys. Anything else that is presented as one
+            counts as none: an application may send its own to servers that do not look at it.
         cookie: name of the cookie in which a token may be.
         wall: seconds since 1970.
     """
@@ -107,6 +110,7 @@ class Guard:
         wall: Callable[[], float],
         *,
         open_to_this_machine: bool = False,
+        only_keys: bool = False,
         cookie: str = "",
     ) -> None:
         self.verifiers = verifiers
@@ -114,6 +118,7 @@ class Guard:
         self.revocations = Revocations()
         self.wall = wall
         self._open_to_this_machine = open_to_this_machine
+        self._only_keys = only_keys
         self._cookie = cookie
         self._passes: dict[str, dict[Pass, None]] = {}
         """By document."""
@@ -137,6 +142,8 @@ class Guard:
             AuthUnavailable: that can't be told now.
         """
         credential = find_credential(connection, self._cookie)
+        if self._only_keys and credential is not None and not KEY_FORMAT.match(credential.token):
+            credential = None
         if credential is None and self._open_to_this_machine:
             return local_principal(_peer(connection), connection.scope)
         return await self._verified(credential, document)

@@ -25,7 +25,12 @@ _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 def configured(settings: Settings) -> bool:
     """Whether the settings say who may come. Without that only this machine is served."""
-    return bool(_knows_tokens(settings) or settings.auth_url or settings.allow_anonymous)
+    return verifies_tokens(settings) or settings.allow_anonymous
+
+
+def verifies_tokens(settings: Settings) -> bool:
+    """Whether the settings say how tokens are verified. API keys need no setting."""
+    return bool(_knows_tokens(settings) or settings.auth_url)
 
 
 def build(settings: Settings, store: Store, wall: Callable[[], float]) -> Verifiers:

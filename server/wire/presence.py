@@ -6,13 +6,14 @@ Defined by y-protocols `awareness.js` (`encodeAwarenessUpdate`, `applyAwarenessU
     `null` when it has left
 
 States are opaque to Plait. They are checked and then handed on byte for byte, never parsed and
-written again.
+written again. y-websocket clients repeat every state that they hear, so a state is checked when it
+is to be handed on (`check_state`), and not when a message is read.
 """
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from plait.server.errors import DecodeError
+from plait.server.errors import DecodeError, LimitReached
 from plait.server.wire import strict_json
 from plait.server.wire.lib0 import Reader, var_bytes, write_var_uint
 
@@ -31,17 +32,18 @@ class Entry(NamedTuple):
 
 
 def decode_presence(update: bytes, states_max: int) -> list[Entry]:
-    """Return the entries of an awareness update, in order.
+    """Return the entries of an awareness update, in order; their states are not checked.
 
     Raises:
-        DecodeError: the bytes are not an awareness update, have more than `states_max` entries, or
-        a state is not JSON
-            that JavaScript can parse.
+        DecodeError: the bytes are not an awareness update.
+        LimitReached: it has more than `states_max` entries.
     """
     reader = Reader(update)
     count = reader.var_uint()
     if count > states_max:
-        raise DecodeError(f"Presence of {count} clients in one message; {states_max} are allowed.")
+        raise LimitReached(
+            f"one message may tell of {states_max} clients, not {count}", limit="presence"
+        )
     entries = [
         Entry(reader.var_uint(), reader.var_uint(), _state(reader.var_bytes()))
         for _ in range(count)
@@ -60,14 +62,28 @@ def encode_presence(entries: Iterable[Entry]) -> bytes:
     return b"".join(parts)
 
 
-def _state(raw: bytes) -> bytes | None:
-    if raw == _GONE:
-        return None
+def check_state(state: bytes, bytes_max: int) -> None:
+    """Check that a state can be handed on.
+
+    Raises:
+        LimitReached: it is too large, or nested too deeply. A client that means well may show it.
+        DecodeError: it is not JSON that JavaScript can parse. No client sends that.
+    """
+    if len(state) > bytes_max:
+        raise LimitReached(
+            f"a state may have {bytes_max} bytes, not {len(state)}", limit="presence"
+        )
     try:
-        problem = strict_json.javascript_problem(raw.decode(), STATE_DEPTH_MAX)
+        text = state.decode()
     except UnicodeDecodeError:
         raise DecodeError("A presence state is not valid UTF-8.") from None
+    if strict_json.is_deeper(text, STATE_DEPTH_MAX):
+        raise LimitReached(f"a state may be nested {STATE_DEPTH_MAX} levels deep", limit="presence")
+    problem = strict_json.javascript_problem(text, STATE_DEPTH_MAX)
     if problem:
         raise DecodeError(f"A presence state can't be used: {problem}.")
+
+
+def _state(raw: bytes) -> bytes | None:
     # `JSON.parse` of " null " is null as well: a peer would take it for a farewell.
-    return None if raw.strip() == _GONE else raw
+    return None if raw == _GONE or raw.strip() == _GONE else raw

@@ -29,7 +29,7 @@ def javascript_problem(text: str, depth_max: int) -> str | None:
     """
     if text in _COMMON:
         return None
-    if text.count("[") + text.count("{") > depth_max and _depth(text) > depth_max:
+    if is_deeper(text, depth_max):
         return f"JSON is nested deeper than {depth_max} levels"
     try:
         _decode(text)
@@ -44,6 +44,11 @@ def is_plain(text: str) -> bool:
     It may well be so for others: numbers that are no integers, lists and escapes.
     """
     return text in _COMMON or _PLAIN(text) is not None
+
+
+def is_deeper(text: str, depth_max: int) -> bool:
+    """Whether JSON is nested deeper than so many levels."""
+    return text.count("[") + text.count("{") > depth_max and _depth(text) > depth_max
 
 
 def _depth(text: str) -> int:

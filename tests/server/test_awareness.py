@@ -3,7 +3,6 @@
 import pytest
 
 from plait.server.awareness import Awareness
-from plait.server.errors import LimitReached
 from plait.server.limits import Limits
 from plait.server.wire.presence import Entry
 
@@ -92,9 +91,10 @@ def test_a_state_that_is_not_renewed_expires() -> None:
 def test_a_connection_owns_a_limited_number_of_clients() -> None:
     table = Awareness(Limits(awareness_states_max=2))
     table.apply([Entry(1, 1, b"1"), Entry(2, 1, b"1")], ANN, 0)
-    with pytest.raises(LimitReached):
-        table.apply([Entry(3, 1, b"1")], ANN, 0)
-    table.apply([Entry(3, 1, b"1")], BEN, 0)
+    heard = table.apply([Entry(3, 1, b"1"), Entry(1, 2, b"2")], ANN, 0)
+    assert heard.news == [Entry(1, 2, b"2")], "the others of its message count"
+    assert "2 clients" in str(heard.refused)
+    assert table.apply([Entry(3, 1, b"1")], BEN, 0).news
 
 
 def test_one_who_joins_a_crowd_may_repeat_all_of_it() -> None:
@@ -105,10 +105,36 @@ def test_one_who_joins_a_crowd_may_repeat_all_of_it() -> None:
     assert table.apply(crowd, ANN, 0).news == []
 
 
-def test_a_state_has_a_limited_size() -> None:
+@pytest.mark.parametrize("state", [b'"' + b"x" * 200 + b'"', b"[" * 80 + b"]" * 80])
+def test_what_can_t_be_shown_is_passed_over(state: bytes) -> None:
+    table = Awareness(Limits(awareness_state_bytes_max=200))
+    table.apply([Entry(1, 1, b"1")], ANN, 0)
+    heard = table.apply([Entry(1, 2, state), Entry(2, 2, b"2")], ANN, 10)
+    assert (heard.news, heard.corrections) == ([Entry(2, 2, b"2")], [])
+    assert heard.refused is not None and heard.refused.limit == "presence"
+    assert table.states() == [Entry(1, 1, b"1"), Entry(2, 2, b"2")]
+    assert table.expire(31) == [Entry(1, 2, None)], "what was shown before is not renewed by it"
+    heard = table.apply([Entry(1, 3, state), Entry(3, 1, state)], ANN, 40)
+    assert (heard.news, heard.corrections) == ([], [])
+    assert table.apply([Entry(1, 4, b"1")], ANN, 50).news == [Entry(1, 4, b"1")]
+
+
+def test_what_is_no_news_is_not_looked_at() -> None:
     table = Awareness(Limits(awareness_state_bytes_max=10))
-    with pytest.raises(LimitReached, match="10 bytes, not 11"):
-        table.apply([Entry(1, 1, b"x" * 11)], ANN, 0)
+    table.apply([Entry(1, 5, b"1")], ANN, 0)
+    table.apply([Entry(2, 5, b"1")], BEN, 0)
+    table.leave(BEN)
+    repeated = [Entry(1, 5, b"x" * 11), Entry(1, 4, b"{"), Entry(2, 6, b"{")]
+    heard = table.apply(repeated, "Eve", 0)
+    assert (heard.news, heard.refused, heard.malformed) == ([], None, None)
+    assert heard.corrections == [Entry(2, 6, None)]
+
+
+def test_what_no_client_sends_is_told_apart() -> None:
+    table = awareness()
+    heard = table.apply([Entry(1, 1, b"{"), Entry(2, 1, b"1")], ANN, 0)
+    assert heard.malformed is not None and heard.refused is None
+    assert heard.news == table.states() == [Entry(2, 1, b"1")]
 
 
 def test_removed_clients_are_remembered_up_to_a_limit() -> None:
@@ -125,8 +151,7 @@ def test_a_node_may_tell_of_more_clients_than_a_connection() -> None:
     table = Awareness(Limits(awareness_states_max=1))
     crowd = [Entry(client, 1, b"1") for client in range(3)]
     assert table.apply(crowd, b"a node", 0, 3).news == crowd
-    with pytest.raises(LimitReached):
-        table.apply([Entry(3, 1, b"1")], b"a node", 0, 3)
+    assert table.apply([Entry(3, 1, b"1")], b"a node", 0, 3).news == []
 
 
 def test_presences_of_one_kind_of_owners_can_be_left_out() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from plait.server.connection import Connection
-from plait.server.errors import DecodeError, LimitReached, PlaitError
+from plait.server.errors import DecodeError, PlaitError
 from plait.server.holding import READ_ONLY
 from plait.server.limits import Limits
 from plait.server.member import Member
@@ -208,8 +208,13 @@ def test_a_full_document_does_not_ask_who_may_not_write() -> None:
 def test_readers_bytes_count_as_anybody_s() -> None:
     rig = Rig(Limits(awareness_bytes_max=10))
     reader = connect(rig)
-    reader.receive(YWEBSOCKET.awareness(b"x" * 11))
-    assert reader.closing is not None and reader.closing.code == LimitReached.close_code
+    frames(reader)
+    for _ in range(3):
+        reader.receive(YWEBSOCKET.awareness(b"x" * 11))
+        rig.clock.now += 2
+    assert reader.closing is None
+    told = YWEBSOCKET.denied("your presence is not shown: one message may have 10 bytes, not 11")
+    assert frames(reader) == [told], "every few seconds, not for each message"
 
 
 # The connection

@@ -8,6 +8,7 @@ from plait.server.session import (
     NOTHING,
     ApplyPresence,
     ApplyUpdate,
+    RefusePresence,
     SendMissing,
     SendPresence,
     Session,
@@ -53,8 +54,10 @@ def test_a_closed_session_takes_nothing() -> None:
 def test_malformed_and_oversized_presence_is_refused() -> None:
     with pytest.raises(DecodeError):
         session().receive(AwarenessUpdate(b"\x05"))
-    with pytest.raises(LimitReached):
-        Session(Limits(awareness_bytes_max=3)).receive(AwarenessUpdate(b"1234"))
+    crowd = encode_presence([Entry(client, 1, b"1") for client in range(3)])
+    for limits in (Limits(awareness_bytes_max=3), Limits(awareness_entries_max=2)):
+        effect = Session(limits).receive(AwarenessUpdate(crowd))
+        assert isinstance(effect, RefusePresence) and effect.error.limit == "presence"
 
 
 def test_updates_wait_for_the_document_in_order() -> None:

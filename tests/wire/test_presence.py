@@ -4,9 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.server.errors import DecodeError
+from plait.server.errors import DecodeError, LimitReached
 from plait.server.wire.lib0 import UINT_MAX
-from plait.server.wire.presence import STATE_DEPTH_MAX, Entry, decode_presence, encode_presence
+from plait.server.wire.presence import (
+    STATE_DEPTH_MAX,
+    Entry,
+    check_state,
+    decode_presence,
+    encode_presence,
+)
 from tests.wire.recorded import vectors
 
 CASES = [
@@ -41,23 +47,29 @@ def test_trailing_bytes_are_refused(update: bytes, entries: list[Entry]) -> None
 def test_too_many_entries_are_refused() -> None:
     update = encode_presence([Entry(client, 0, b"{}") for client in range(5)])
     assert len(decode_presence(update, 5)) == 5
-    with pytest.raises(DecodeError, match="5 clients"):
+    with pytest.raises(LimitReached, match="4 clients, not 5"):
         decode_presence(update, 4)
 
 
 @pytest.mark.parametrize(
     "state",
-    [b"", b"NaN", b"-Infinity", b"{'a':1}", b"undefined", b"{}{}", b"\xff", b"[" * 65 + b"]" * 65]
-    + [b"[" * 100_000, b'"\x00"'],
+    [b"", b"NaN", b"-Infinity", b"{'a':1}", b"undefined", b"{}{}", b"\xff", b'"\x00"'],
 )
 def test_a_state_that_javascript_cannot_parse_is_refused(state: bytes) -> None:
+    assert decode_presence(encode_presence([Entry(1, 0, state)]), 64) == [Entry(1, 0, state)]
     with pytest.raises(DecodeError, match="state"):
-        decode_presence(encode_presence([Entry(1, 0, state)]), 64)
+        check_state(state, 100)
 
 
-def test_depth_is_bounded_exactly() -> None:
+def test_depth_and_size_are_bounded_exactly() -> None:
     deepest = b"[" * STATE_DEPTH_MAX + b"]" * STATE_DEPTH_MAX
-    assert decode_presence(encode_presence([Entry(1, 0, deepest)]), 1) == [Entry(1, 0, deepest)]
+    check_state(deepest, len(deepest))
+    for state in (b"[" + deepest + b"]", b"[" * 100_000):
+        with pytest.raises(LimitReached, match="64 levels") as caught:
+            check_state(state, len(state))
+        assert caught.value.limit == "presence"
+    with pytest.raises(LimitReached, match="127 bytes, not 128"):
+        check_state(deepest, len(deepest) - 1)
 
 
 def test_null_in_other_words_is_a_farewell_too() -> None:
@@ -84,5 +96,5 @@ def test_all_entries_come_back(entries: list[Entry]) -> None:
 def test_random_bytes_raise_nothing_else(update: bytes) -> None:
     try:
         decode_presence(update, 64)
-    except DecodeError:
+    except (DecodeError, LimitReached):
         pass

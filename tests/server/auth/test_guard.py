@@ -58,6 +58,7 @@ class Rig:
             Audit(self.clock),
             self.clock,
             open_to_this_machine=open_to_this_machine,
+            only_keys=not setup.verifies_tokens(known),
             cookie="auth",
         )
 
@@ -106,14 +107,24 @@ async def test_where_nothing_is_configured_this_machine_may_do_everything() -> N
         await rig.guard.identify(connection(host="evil.example"), "x")
 
 
-async def test_a_token_counts_where_nothing_is_configured_and_a_bad_one_is_no_use() -> None:
-    rig = Rig(open_to_this_machine=True)
+async def test_an_api_key_counts_where_nothing_is_configured() -> None:
+    rig = Rig(open_to_this_machine=True, token_secret=())
     key, record = make_key("robot", "", parse_grants([{"docs": "x", "access": "read"}]), NOW)
     await rig.store.put_record(record)
     principal = await rig.guard.identify(connection(key, host="elsewhere.example"), "x")
     assert rig.guard.access(principal, "x") is Access.READ
+    with pytest.raises(Unauthorized, match="API key"):
+        await rig.guard.identify(connection(key[:19] + key[19:].swapcase()), "x")
+
+
+async def test_where_nothing_verifies_tokens_others_count_as_none() -> None:
+    """An application may send its own token to servers that do not look at it."""
+    rig = Rig(open_to_this_machine=True, token_secret=())
+    assert rig.guard.access(await rig.guard.identify(connection("x"), "x"), "x") is Access.ADMIN
+    rig = Rig(token_secret=(), allow_anonymous=True, anonymous_access="read")
+    assert rig.guard.access(await rig.guard.identify(connection("x"), "x"), "x") is Access.READ
     with pytest.raises(Unauthorized):
-        await rig.guard.identify(connection("garbage"), "x")
+        await Rig(allow_anonymous=True).guard.identify(connection("garbage"), "x")
 
 
 async def test_without_a_token_nobody_comes_in() -> None:
