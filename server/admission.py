@@ -62,7 +62,8 @@ class Admission:
                 self._knocks.popitem(last=False)
         else:
             self._knocks.move_to_end(source)
-        bucket.spare(1, now)
+        if bucket.spare(1, now) < 0:
+            raise bucket.exceeded()
         bucket.draw(1)
 
     def enter(self, address: str | None, subject: str = "") -> "Ticket":

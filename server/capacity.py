@@ -4,6 +4,7 @@ A document above `Limits.document_bytes_max` takes deletions only. A client whos
 is not closed: y-websocket would come back at once with the same edit, for ever, and its user could
 not make room. Instead its edit is neither applied nor acknowledged, and neither is what it sends
 afterwards and builds upon that. When there is room again, the client is asked for what is missing.
+The same goes for content that a document can't hold, except that there will never be room for it.
 
 The size is an estimate that is too high: updates take more than what they add, up to 25 times in
 typing, and deletions take back. So before anything is refused the document is measured, which means
@@ -47,8 +48,10 @@ class Capacity(Generic[M]):
         self.bytes_max: float = limits.document_bytes_max or inf
         self._measure_seconds = limits.measure_seconds
         self._measure_at = -inf
-        self._refused: dict[M, tuple[int, bool]] = {}
-        """Bytes that were refused, and whether the member was told so."""
+        self._refused: dict[M, tuple[int | None, bool]] = {}
+        """Bytes that were refused, None if they are no use at any time, and whether the member was
+        told so.
+        """
 
     def check(self, document: Sized, update: bytes, now: float) -> None:
         """Let an update pass that does not make the document too large.
@@ -75,10 +78,15 @@ class Capacity(Generic[M]):
             limit="document_mb",
         )
 
-    def refuse(self, member: M, size: int) -> bool:
-        """Note that a member's edit was refused; return whether it has not been told of it yet."""
+    def refuse(self, member: M, size: int | None) -> bool:
+        """Note that a member's edit was refused; return whether it has not been told of it yet.
+
+        Args:
+            size: of the edit; None if there will never be room for it.
+        """
         before, told = self._refused.get(member, (0, False))
-        self._refused[member] = before + size, told
+        both = None if size is None or before is None else before + size
+        self._refused[member] = both, told
         return not told
 
     def told(self, member: M) -> None:
@@ -102,7 +110,7 @@ class Capacity(Generic[M]):
         left = self.bytes_max - document.size_bytes
         fit = []
         for member, (size, _) in list(self._refused.items()):
-            if size <= left:
+            if size is not None and size <= left:
                 left -= size
                 fit.append(member)
                 self.forget(member)

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from plait.server.counters import Counters
-from plait.server.errors import DecodeError, NotAllowed, PlaitError, Unauthorized
+from plait.server.errors import (
+    DecodeError,
+    MessageTooBig,
+    NotAllowed,
+    PlaitError,
+    Unauthorized,
+)
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.outbox import Outbox
@@ -25,6 +31,11 @@ log = logging.getLogger(__name__)
 
 REASON_BYTES_MAX: Final = 123
 """What a WebSocket close frame has room for (RFC 6455, 5.5.1)."""
+
+PAUSE_SECONDS: Final = 0.05
+"""For how long at least one is not read that sends more than its quota. A pause for each message
+would cost more than the message.
+"""
 
 
 def _only_room(frame: bytes) -> str:
@@ -90,6 +101,7 @@ class Connection:
         "_limits",
         "_memberships",
         "_quota",
+        "_read_again_at",
         "_visitor",
         "_wake",
         "closing",
@@ -120,6 +132,8 @@ class Connection:
         """The one membership, in a dialect without addresses."""
         self._visitor = visitor
         self._quota = Quota(limits, clock(), *(visitor.shared if visitor is not None else ()))
+        self._read_again_at = 0.0
+        """When its quota has earned what was sent beyond it; 0 if nothing ever was."""
         self._counters = counters or Counters()
         self._counters.opened += 1
         self._ended = False
@@ -180,24 +194,25 @@ class Connection:
     def receive(self, frame: bytes) -> bool:
         """Handle a frame from the other side; return whether the next one may follow, as far as one
         can tell without looking at `waiting`. What is wrong with it closes this connection, and
-        never raises.
+        never raises. What exceeds the quota is handled, and the next has to wait.
         """
         if self.closing is not None or self._ended:
             return False
         counters = self._counters
         counters.frames_received += 1
         counters.bytes_received += len(frame)
+        in_time = True
         try:
             quota = self._quota
             quota.frames -= 1
             quota.bytes -= len(frame)
             if quota.frames < 0 or quota.bytes < 0:
-                quota.refill(self._clock())
+                in_time = self._refill()
             if (membership := self._alone) is not None:
                 room, member = membership
                 update = member.codec.plain_update(frame)
                 if update is not None and room.receive_plain(member, frame, update):
-                    return True
+                    return in_time
             else:
                 membership = self._membership(frame)
             room, member = membership
@@ -231,6 +246,11 @@ class Connection:
             member.codec.opening(start, length)
         except PlaitError as error:
             self.close(error)
+
+    def turn_away(self, error: MessageTooBig) -> None:
+        """Tell the client that a message was too large, of which nothing was kept."""
+        for room, member in list(self._memberships.values()):
+            room.holding.turn_away(member, b"", error)
 
     async def receive_parts(self, parts: list[bytes]) -> None:
         """Handle a long frame that came in parts, which were counted as they came. It is put
@@ -274,24 +294,40 @@ class Connection:
 
     def spend(self, length: int) -> None:
         """Count against its quota what came and is no message: pings, parts of messages."""
-        try:
-            if self._quota.spend(length):
-                self._quota.refill(self._clock())
-        except PlaitError as error:
-            self.close(error)
+        if self._quota.spend(length):
+            self._refill()
+
+    def _refill(self) -> bool:
+        """Draw on its quota; return whether that had what was sent. If not, nothing more is to be
+        read until it is earned.
+        """
+        now = self._clock()
+        late = self._quota.refill(now)
+        if late is None:
+            return True
+        self._counters.reach(late.exceeded())
+        if not self._read_again_at:  # Once is enough for the log.
+            log.info("%s is read more slowly: it sends %s", self.peer, late.exceeded())
+        self._read_again_at = now + max(late.debt_seconds, PAUSE_SECONDS)
+        return False
 
     @property
     def waiting(self) -> bool:
-        """Whether a message can't be handled now: a room loads its document anew, or still takes in
-        a large update of this client. See `ready`.
+        """Whether a message can't be handled now: too much was sent, a room loads its document
+        anew, or still takes in a large update of this client. See `ready`.
         """
+        if self._read_again_at and self._clock() < self._read_again_at:
+            return True
         for room, member in self._memberships.values():
             if not room.ready.is_set() or (member.intake is not None and member.busy):
                 return True
         return False
 
     async def ready(self) -> None:
-        """Wait until every room takes messages, which `waiting` says it does not."""
+        """Wait until messages may be handled again, which `waiting` says they may not."""
+        left = self._read_again_at - self._clock()
+        if left > 0:
+            await asyncio.sleep(left)
         for room, member in list(self._memberships.values()):
             await room.ready.wait()
             if member.intake is not None and not member.intake.done():

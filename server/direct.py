@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from plait.server.connection import Connection
-from plait.server.errors import PlaitError, RoomUnavailable, ServerStopping
+from plait.server.errors import MessageTooBig, PlaitError, RoomUnavailable, ServerStopping
 from plait.server.framed import SHORT_BYTES_MAX, FramedSocket
 from plait.server.hub import Hub
 from plait.server.leases import Lease
@@ -335,6 +335,10 @@ class DirectSocket(FramedSocket):
         if length > JOINED_BYTES:
             self.connection.begin(start, length)
 
+    def too_big(self, error: MessageTooBig) -> None:
+        """Tell the client that a message is passed over, and go on."""
+        self.connection.turn_away(error)
+
     def received_parts(self, parts: list[bytes]) -> None:
         """Take a message that came in parts, which are counted already."""
         if sum(map(len, parts)) <= JOINED_BYTES:
@@ -360,7 +364,7 @@ class DirectSocket(FramedSocket):
         self._pings = 0
         self.connection.spend(length)
         self._units -= 1 + length // UNIT_BYTES
-        if self._units < 0:
+        if self._units < 0 or self.connection.waiting:
             self._pause()
 
     def _pause(self) -> None:
@@ -406,6 +410,8 @@ class DirectSocket(FramedSocket):
             self.connection.close(RoomUnavailable(told, limit="slow_message"))
             return
         self._held_before = self._held
+        if self._stopped:
+            return  # Its answers are not read either.
         self._pings += 1
         if self._pings > PINGS_MAX + 1:
             log.info("%s does not answer; it is cut off", self.connection.peer)

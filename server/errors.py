@@ -84,10 +84,20 @@ class DecodeError(ClientError):
 
 
 class UpdateRefused(ClientError):
-    """Raised when an update must not reach pycrdt: malformed, or known to crash or hang it."""
+    """Raised when an update must not reach pycrdt: malformed, or known to crash or hang it.
+
+    Args:
+        genuine: whether an unmodified client may have sent it, whose socket then stays open.
+        broke: whether it made pycrdt fail, so that a document has to be loaded anew.
+    """
 
     close_code = CloseCode.UPDATE_REFUSED
     status = 422
+
+    def __init__(self, message: str = "", *, genuine: bool = False, broke: bool = False) -> None:
+        super().__init__(message)
+        self.genuine = genuine
+        self.broke = broke
 
 
 class MessageTooBig(ClientError):

@@ -51,6 +51,10 @@ DEAF_BYTES_MAX: Final = 256 << 10
 """What a client may still have on its way when it is told good-bye."""
 SKIPPED_AT_ONCE: Final = 100
 """Frames that are passed over in one turn of the loop on the way to the client's answer."""
+PASSED_OVER: Final = 16
+"""A message so many times as large as one may be is passed over, since a client that was offline
+sends all that it has in one; a larger one has the socket closed.
+"""
 PART_BYTES: Final = 64
 """What a part of a message takes besides its bytes; an empty one, too."""
 
@@ -79,6 +83,7 @@ class FramedSocket:
         "_space",
         "_stopped",
         "_timer",
+        "_too_big",
         "connections",
         "transport",
     )
@@ -98,6 +103,8 @@ class FramedSocket:
         self._stopped = False
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._too_big = False
+        """Whether the rest of an unfinished message is passed over."""
         self._held = 0
         """What has come of an unfinished message."""
         self._held_before = 0
@@ -151,6 +158,9 @@ class FramedSocket:
     def received_parts(self, parts: list[bytes]) -> None:
         """Take a message that came in parts, each of which was `spent`."""
         self.received(b"".join(parts))
+
+    def too_big(self, error: MessageTooBig) -> None:
+        """Learn that a message is larger than one may be. The rest of it is passed over."""
 
     def may_hold(self, more: int) -> bool:
         """Take down that so much more is held of an unfinished message, or less; return whether it
@@ -277,7 +287,7 @@ class FramedSocket:
         if self._broken:
             return
         if self._reader is None:
-            self._reader = FrameReader(self._bytes_max)
+            self._reader = FrameReader(self._bytes_max * PASSED_OVER)
         frames = self._reader.read(data)
         if self._frames is not None:  # A transport with TLS may have had more at hand.
             self._frames = _one_after_another(self._frames, frames)
@@ -330,7 +340,8 @@ class FramedSocket:
 
     def _take(self, frame: Frame) -> None:
         opcode = frame.opcode
-        if opcode == BINARY and frame.final and self._parts is None:
+        length = len(frame.payload)
+        if opcode == BINARY and frame.final and self._parts is None and length <= self._bytes_max:
             self.received(frame.payload)
         elif opcode == BINARY or opcode == PART:
             self._take_part(frame)
@@ -354,27 +365,45 @@ class FramedSocket:
                 self.begun(frame.payload, frame.length)
                 if self._deaf >= 0:
                     return
-        self._parts.append(frame.payload)
-        self._held += len(frame.payload)
-        fits = self.may_hold(len(frame.payload))
         if not frame.rest:
             self._parts_bytes += PART_BYTES + (frame.length or len(frame.payload))
-        if self._parts_bytes > self._bytes_max + PART_BYTES:
-            self._refuse(MessageTooBig(f"a message may have {self._bytes_max} bytes"))
-            return
-        if not fits:
-            told = "too many long messages are on their way; send it again later"
-            self._refuse(RoomUnavailable(told, limit="long_messages"))
-            return
+            if self._parts_bytes > self._bytes_max + PART_BYTES and not self._pass_over(frame):
+                return
+        if not self._too_big:
+            self._parts.append(frame.payload)
+            self._held += len(frame.payload)
+            if not self.may_hold(len(frame.payload)):
+                told = "too many long messages are on their way; send it again later"
+                self._refuse(RoomUnavailable(told, limit="long_messages"))
+                return
         self.spent(len(frame.payload))
-        if frame.final and self._deaf < 0:
+        if frame.final and self._too_big:
+            self._let_go()
+        elif frame.final and self._deaf < 0:
             parts = self._parts
             self._let_go()
             self.received_parts(parts)
 
+    def _pass_over(self, frame: Frame) -> bool:
+        """Keep nothing of a message that is too large; return whether to go on. An empty part that
+        is one too many comes from nobody who means well.
+        """
+        error = MessageTooBig(
+            f"a message may have {self._bytes_max / (1 << 20):g} MiB (message_mb); what is in a "
+            "larger one is not saved"
+        )
+        if not frame.payload or self._parts_bytes > self._bytes_max * PASSED_OVER:
+            self._refuse(error)
+            return False
+        if not self._too_big:
+            self._let_go()
+            self._parts, self._too_big = [], True
+            self.too_big(error)
+        return True
+
     def _let_go(self) -> None:
         """Hold nothing of an unfinished message any more."""
-        self._parts = None
+        self._parts, self._too_big = None, False
         if self._held:
             self.may_hold(-self._held)
             self._held = self._held_before = 0

@@ -1,5 +1,5 @@
 """Members' updates that can't be applied now: they build upon what is missing, the document is
-full, or it is being loaded anew; and those that never can be.
+full, or it is being loaded anew; and those that it can't take at all.
 """
 
 import asyncio
@@ -11,7 +11,13 @@ from plait.server.capacity import Capacity
 from plait.server.changes import Change, Clock
 from plait.server.counters import Counters
 from plait.server.document import Document
-from plait.server.errors import DocumentFull, PlaitError
+from plait.server.errors import (
+    DocumentFull,
+    LimitReached,
+    MessageTooBig,
+    PlaitError,
+    UpdateRefused,
+)
 from plait.server.limits import Limits
 from plait.server.member import Member
 from plait.server.pending import ASKS_MAX, Pending, Piece
@@ -201,11 +207,31 @@ class Holding:
         except PlaitError as error:
             member.socket.close(error)
 
-    def turn_away(self, member: Member, update: bytes, error: DocumentFull) -> None:
-        """Tell a member that there is no room for its update."""
+    def turn_away_or_close(self, member: Member, update: bytes, error: PlaitError) -> None:
+        """Tell a member that its update can't be taken, or close its socket for it."""
+        try:
+            self.turn_away(member, update, error)
+        except PlaitError:
+            member.socket.close(error)
+
+    def turn_away(self, member: Member, update: bytes, error: PlaitError) -> None:
+        """Tell a member that its update can't be taken, and why. If it was closed it would come
+        back at once with the same, and its user could neither read nor put it right.
+
+        Raises:
+            PlaitError: this one, if no genuine client sends such an update, or one that makes the
+                document be loaded anew a second time.
+        """
+        if isinstance(error, UpdateRefused):
+            if not error.genuine or (error.broke and self._capacity.lacks(member)):
+                raise error
+        elif not isinstance(error, LimitReached | MessageTooBig):
+            raise error
         self._counters.updates_refused += 1
         self._counters.reach(error)
-        if self._capacity.refuse(member, len(update)) and member.send(
+        # Only a document that is full may have room for the same again.
+        size = len(update) if isinstance(error, DocumentFull) else None
+        if self._capacity.refuse(member, size) and member.send(
             member.codec.denied(str(error)), self._clock.monotonic()
         ):
             self._capacity.told(member)

@@ -343,7 +343,8 @@ class Intake:
                 upload.tried = True  # Processes die of other things than updates, too.
                 return None
             if isinstance(error, DocumentBroken):
-                raise UpdateRefused("the update can't be applied to this document") from error
+                told = "the update can't be applied to this document"
+                raise UpdateRefused(told, genuine=True, broke=True) from error
             raise
 
     async def _apply(self, document: Document, found: Cut) -> bool | None:

@@ -5,7 +5,9 @@ once, the burst, and is filled at the rate that may be sent for ever. A connecti
 into them for every frame. It holds an *allowance*, from which it only subtracts: no clock is read,
 nothing is compared with the time. When that is used up, `refill` draws a new one from the
 connection's own bucket and from those that it shares, the same amount from each. So what is sent
-was drawn before, and a bucket never gives more than its burst and what the time has earned.
+was drawn before, and a bucket never gives more than its burst and what the time has earned, but for
+one frame: that has come already, and is handled. The connection is not read then until the bucket
+has earned it. Its client waits, and loses nothing; whoever closed it would have it back at once.
 
 What a connection has drawn and does not use, others can't have. So an allowance is a second's worth
 at most, and of a shared bucket no more than a small part of what is in its upper half; below that,
@@ -63,24 +65,31 @@ class Bucket:
         return self._at != -inf
 
     def spare(self, needed: float, now: float) -> float:
-        """Return how much may be drawn beyond what is needed.
-
-        Raises:
-            LimitReached: there is not even that.
+        """Return how much may be drawn beyond what is needed; less than nothing, if there is not
+        even that.
         """
         if now > self._at:
             self._level = min(self.burst, self._level + (now - self._at) * self.rate)
             self._at = now
         spare = self._level - needed
         if spare < 0:
-            raise LimitReached(f"{self._exceeded} ({self._limit})", limit=self._limit)
+            return spare
         if self.shared:
             return max(0.0, spare - self.burst / 2) / SHARES
         return min(spare, ALLOWANCE_SECONDS * self.rate)
 
     def draw(self, amount: float) -> None:
-        """Take out what is needed and no more than `spare` has told."""
+        """Take out what is needed, and no more beyond that than `spare` has told."""
         self._level -= amount
+
+    def exceeded(self) -> LimitReached:
+        """Return the error that says so."""
+        return LimitReached(f"{self._exceeded} ({self._limit})", limit=self._limit)
+
+    @property
+    def debt_seconds(self) -> float:
+        """How long it takes to earn what was drawn beyond what there was."""
+        return max(0.0, -self._level / self.rate)
 
 
 class Quota:
@@ -114,16 +123,19 @@ class Quota:
         self.bytes -= size
         return self.frames < 0 or self.bytes < 0
 
-    def refill(self, now: float) -> None:
+    def refill(self, now: float) -> Bucket | None:
         """Draw a new allowance, and what was spent beyond the old one.
 
-        Raises:
-            LimitReached: a bucket has less than what was spent.
+        Returns:
+            The bucket that has to earn for longest what was spent now, if one has to: nothing more
+            is to be spent for its `debt_seconds`.
         """
+        late: list[Bucket] = []
         if self.frames < 0:
-            self.frames = _drawn(self._of_frames, -self.frames, now)
+            self.frames = _drawn(self._of_frames, -self.frames, now, late)
         if self.bytes < 0:
-            self.bytes = _drawn(self._of_bytes, -self.bytes, now)
+            self.bytes = _drawn(self._of_bytes, -self.bytes, now, late)
+        return max(late, key=lambda bucket: bucket.debt_seconds) if late else None
 
 
 def of_subject(limits: Limits) -> tuple[Bucket, ...]:
@@ -172,9 +184,16 @@ def _buckets(
     return tuple(found)
 
 
-def _drawn(buckets: tuple[Bucket, ...], needed: float, now: float) -> float:
-    """Draw what is needed and as much more as every bucket can spare; return that."""
-    spare = min([each.spare(needed, now) for each in buckets])
-    for each in buckets:
+def _drawn(buckets: tuple[Bucket, ...], needed: float, now: float, late: list[Bucket]) -> float:
+    """Draw what is needed and as much more as every bucket can spare; return that.
+
+    Args:
+        late: receives the buckets that did not have what is needed.
+    """
+    spares = [each.spare(needed, now) for each in buckets]
+    spare = max(0.0, min(spares))
+    for each, had in zip(buckets, spares, strict=True):
         each.draw(needed + spare)
+        if had < 0:
+            late.append(each)
     return spare

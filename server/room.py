@@ -23,7 +23,7 @@ from plait.server.changes import Change, Clock, Log, by_author, lower, merged
 from plait.server.counters import Counters
 from plait.server.cutting import Cut
 from plait.server.document import Applied, Document, Outcome
-from plait.server.errors import DocumentBroken, DocumentFull, PlaitError, RoomUnavailable
+from plait.server.errors import ClientError, DocumentBroken, PlaitError, RoomUnavailable
 from plait.server.errors import UpdateRefused as Refused
 from plait.server.fanout import fan_out
 from plait.server.holding import Holding
@@ -88,7 +88,7 @@ class Room:
         self._turn: list[Change] = []
         self._keepalive_seconds = limits.keepalive_seconds
         self._capacity: Capacity[Member] = Capacity(limits)
-        self._holding = Holding(self, self._capacity, limits, clock, self._counters)
+        self.holding = Holding(self, self._capacity, limits, clock, self._counters)
         self.link: Link | None = None
         """The way to other nodes that have the room open, if there may be any."""
 
@@ -114,7 +114,7 @@ class Room:
     def leave(self, member: Member) -> None:
         """Forget a member, and tell the others that its presence is gone."""
         self.members.pop(member, None)
-        self._holding.leave(member)
+        self.holding.leave(member)
         for each in (self._capacity, self.answers):
             each.forget(member)
         member.session.close()
@@ -134,7 +134,7 @@ class Room:
             case SendPresence():
                 member.send_presence(self.awareness.states(), self._clock.monotonic())
             case RefuseUpdate():
-                self._holding.refuse(member)
+                self.holding.refuse(member)
 
     def receive_plain(self, member: Member, frame: bytes, update: bytes) -> bool:
         """Do what `receive` does for a frame with an update, if that is what typing makes, as nine
@@ -147,7 +147,8 @@ class Room:
         try:
             shape = self.document.apply_typed(update)
         except DocumentBroken as error:
-            raise self._broken(error) from error
+            self.holding.turn_away(member, update, self._broken(error))
+            return True
         if shape is None:
             return False
         self._counters.updates_applied += 1
@@ -160,7 +161,7 @@ class Room:
     def permit(self, member: Member, may_write: bool) -> None:
         """Let a member write from now on, or no more."""
         if not may_write:
-            self._holding.forget(member)
+            self.holding.forget(member)
         member.session.permit(may_write)
         self.send(member, [member.codec.permission(writes=may_write)])
         self.ask(member)
@@ -183,18 +184,18 @@ class Room:
                 member.send_presence([], now)
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)
-        if self._holding and not self._halted:
-            self._holding.tick()
+        if self.holding and not self._halted:
+            self.holding.tick()
 
     def close(self, error: PlaitError) -> None:
         """Close the connection of every member, with a reason."""
         for member in list(self.members):
             member.socket.close(error)
-        self._holding.close()
+        self.holding.close()
 
     def unload(self) -> None:
         """Let go of the memory; the room is of no more use."""
-        self._holding.close()
+        self.holding.close()
         self.document.close()
 
     # Updates that come from no member
@@ -281,15 +282,15 @@ class Room:
             self.intake.add(Upload(update, member, member.who))
             return
         if self._halted:  # What is applied now is in the next document, or in none.
-            self._holding.wait(member, update)
+            self.holding.wait(member, update)
             return
-        if self.document.size_bytes + len(update) > self._capacity.bytes_max:
-            try:
+        try:
+            if self.document.size_bytes + len(update) > self._capacity.bytes_max:
                 self._capacity.check(self.document, update, self._clock.monotonic())
-            except DocumentFull as error:
-                self._holding.turn_away(member, update, error)
-                return
-        outcome = self._try(update)
+            outcome = self._try(update)
+        except ClientError as error:
+            self.holding.turn_away(member, update, error)
+            return
         if outcome.applied is not Applied.PENDING:
             changed = outcome.applied is Applied.CHANGED
             change = Change(
@@ -298,7 +299,7 @@ class Room:
             shadowed = self._shadowed(outcome)
             self._add_of(member, change, outcome.ready, shadowed)
         if outcome.rest:
-            self._holding.hold(member, outcome.rest, outcome.missing)
+            self.holding.hold(member, outcome.rest, outcome.missing)
 
     def apply_left(self, update: bytes, who: str) -> None:
         """Apply what is ready of an update whose author has left. Raises like `apply`."""
@@ -319,7 +320,7 @@ class Room:
         self._counters.updates_applied += change.news
         self._counters.updates_duplicate += not change.news
         if shadowed:
-            self._holding.shadow(member, shadowed)
+            self.holding.shadow(member, shadowed)
             if not change.news:
                 change.update = without_clients(ready, {client for client, _, _ in shadowed})
                 if not change.update:
@@ -354,7 +355,7 @@ class Room:
         """Load the document anew; return what the author of the last update is told."""
         log.error("room %r: %s; the document is loaded anew", self.name, error)
         self.rebuild()
-        return Refused("the update can't be applied to this document")
+        return Refused("the update can't be applied to this document", genuine=True, broke=True)
 
     def _add(self, change: Change) -> None:
         if not self._turn:
@@ -369,7 +370,7 @@ class Room:
             log.error("room %r: %s; the document is loaded anew", self.name, error)
         if self.document.unsettled:
             count, self.document.unsettled = self.document.unsettled, 0
-            self._holding.take_back(self._turn[-count:])
+            self.holding.take_back(self._turn[-count:])
             del self._turn[-count:]
             if self.ready.is_set():
                 self.rebuild()  # which sends what is left of the turn
@@ -393,8 +394,8 @@ class Room:
                     self.answers.note(news)
         finally:
             self._turn = []
-        if news and self._holding:
-            self._holding.came(change.shape.runs for change in news)
+        if news and self.holding:
+            self.holding.came(change.shape.runs for change in news)
 
     def _broadcast(self, news: Sequence[Change]) -> None:
         members = self.members
@@ -452,7 +453,7 @@ class Room:
         """Make what was ready of a large update known, and hold the rest."""
         author, commitment = upload.author, upload.commitment
         if author is not None and cut.rest and author in self.members:
-            self._holding.hold(author, cut.rest, cut.missing)
+            self.holding.hold(author, cut.rest, cut.missing)
         if applied is Applied.PENDING:
             if commitment is not None:
                 raise _not_ready(cut.missing)
@@ -472,10 +473,8 @@ class Room:
             upload.commitment.fail(error)
         elif author is None:
             log.error("room %r: a row of the log: %s", self.name, error)
-        elif author in self.members and isinstance(error, DocumentFull):
-            self._holding.turn_away(author, upload.update, error)
         elif author in self.members:
-            author.socket.close(error)
+            self.holding.turn_away_or_close(author, upload.update, error)
 
     # When pycrdt fails
 
@@ -500,7 +499,7 @@ class Room:
             self.ready.set()
             if self.link is not None:
                 self.link.hello()  # Others may have told of something meanwhile.
-            self._holding.retry()
+            self.holding.retry()
             for member in list(self.members):
                 if member.socket.outbox.lagging_since is None:
                     self.catch_up(member)

@@ -28,11 +28,14 @@ def json_end(update: bytes, position: int, depth_max: int) -> tuple[int, bool]:
     reads it.
 
     Raises:
-        UpdateRefused: Yjs can't read it.
+        UpdateRefused: Yjs can't read it, or it is too deep.
     """
     size, position = read_var_uint(update, position)
     end = position + size
     text = update[position:end].decode()
+    if strict_json.is_deeper(text, depth_max):
+        told = f"An embed or a format is nested deeper than {depth_max} levels."
+        raise UpdateRefused(told, genuine=True)
     problem = strict_json.javascript_problem(text, depth_max)
     if problem:
         raise UpdateRefused(f"The update has an embed or a format that can't be used: {problem}.")
@@ -126,7 +129,8 @@ def values_end(update: bytes, position: int, count: int, depth_max: int) -> tupl
             position = string_end(update, position)
         elif tag == 118 or tag == 117:
             if len(outer) >= depth_max:
-                raise UpdateRefused(f"Values are nested deeper than {depth_max} levels.")
+                told = f"Values are nested deeper than {depth_max} levels."
+                raise UpdateRefused(told, genuine=True)
             outer.append((count, keyed))
             count, position = read_var_uint(update, position)
             keyed = tag == 118

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from tests.e2e.conftest import OpenServer
 from tests.support.authors import Author, text_of
@@ -17,10 +17,10 @@ from tests.support.frames import (
     ASK_ALL,
     AWARENESS,
     DENIED,
-    QUERY_AWARENESS,
     STEP1,
     STEP2,
     UPDATE,
+    awareness,
     step2,
     update,
 )
@@ -63,44 +63,35 @@ async def unharmed(server: PlaitProcess, room: str = ROOM) -> AsyncIterator[Peer
             pass
 
 
-async def flood(loud: Peer, *frames: bytes) -> tuple[int, str]:
-    """Send frames again and again, until the server has enough; return the code and the reason.
-
-    It is heard each time: who still sends when the server has closed may not see why.
-    """
-    try:
-        while True:
-            await loud.send(*frames, QUERY_AWARENESS)
-            await loud.until(AWARENESS)
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return closed.rcvd.code, closed.rcvd.reason
-
-
 async def test_messages_a_second(open_server: OpenServer) -> None:
     server = await open_server("--frames-per-second", "10")
-    async with unharmed(server), peer(server.ws_url, ROOM) as loud:
-        code, reason = await flood(loud, *[ASK_ALL] * 50)
-        assert code == 4429 and "frames_per_second" in reason
+    async with unharmed(server) as good, peer(server.ws_url, ROOM) as loud:
+        edit = Author(1).type("at last")
+        await loud.send(*[ASK_ALL] * 105, update(edit))
+        await good.until_told(UPDATE, edit)  # Who is too loud is read more slowly.
         told = await metrics(server)
-        assert told["plait_limit_hits_total frames_per_second"] == 1
-        assert told["plait_connections_closed_total 4429"] == 1
+        assert told["plait_limit_hits_total frames_per_second"] >= 1
+        assert "plait_connections_closed_total 4429" not in told
 
 
 async def test_bytes_a_second(open_server: OpenServer) -> None:
     server = await open_server("--mb-per-second", "1", "--message-mb", "1")
-    async with unharmed(server), peer(server.ws_url, ROOM) as loud:
-        code, reason = await flood(loud, update(Author(1).type("x" * 900_000)))
-        assert code == 4429 and "mb_per_second" in reason
-        assert await hits(server, "mb_per_second") == 1
+    async with unharmed(server) as good, peer(server.ws_url, ROOM) as loud:
+        entry = awareness((1, 1, '"' + "x" * 60_000 + '"'))
+        edit = Author(1).type("at last")
+        await loud.send(*[entry] * (11 * MEBIBYTE // len(entry)), update(edit))
+        await good.until_told(UPDATE, edit)
+        assert await hits(server, "mb_per_second") >= 1
 
 
-async def test_the_size_of_a_message(open_server: OpenServer) -> None:
+async def test_the_size_of_a_message(open_server: OpenServer, sockets: str) -> None:
     server = await open_server("--message-mb", "1")
     async with unharmed(server), peer(server.ws_url, ROOM) as loud:
-        await loud.send(b"\x00" * (MEBIBYTE + 1))
-        code, _ = await loud.closed()
-        assert code == 1009
+        await loud.send(update(b"\x00" * MEBIBYTE))
+        if sockets == "asgi":  # uvicorn closes it by itself.
+            assert (await loud.closed())[0] == 1009
+        else:
+            await loud.until(DENIED)
         await eventually(lambda: counted(server, "message_mb"), "the count")
     async with httpx.AsyncClient() as client:
         answer = await client.put(

@@ -97,16 +97,24 @@ def test_one_socket_can_be_in_several_rooms() -> None:
     assert not one.room.members and not two.room.members
 
 
-def test_who_sends_more_than_its_quota_is_closed_and_nobody_else() -> None:
-    rig = Rig(Limits(frames_per_second=1))
+def test_who_sends_more_than_its_quota_has_to_wait_and_nobody_else() -> None:
+    rig = Rig(Limits(frames_per_second=10))
     loud, quiet = connect(rig), connect(rig)
+    ann, ben = Author(7), Author(8)
+    for author in (ann, ben):
+        quiet.receive(YWEBSOCKET.sync_update(author.type("hello")))
     for _ in range(rig.limits.frames_burst):
         loud.receive(YWEBSOCKET.sync_step1(b"\x00"))
-    assert loud.closing is None
-    loud.receive(YWEBSOCKET.sync_step1(b"\x00"))
-    assert loud.closing is not None and loud.closing.code == CloseCode.LIMIT_REACHED
-    assert "frames_per_second" in loud.closing.reason
-    assert quiet.closing is None
+    assert not loud.waiting
+    assert not loud.receive(YWEBSOCKET.sync_update(ann.type(" there"))) and loud.waiting
+    assert rig.room.document.clocks() == {7: 11, 8: 5}, "what came is taken in all the same"
+    assert quiet.receive(YWEBSOCKET.sync_update(ben.type("!"))) and not quiet.waiting
+    rig.clock.now += 1
+    assert not loud.waiting and loud.closing is None
+    assert loud.receive(YWEBSOCKET.sync_update(ann.type("!")))
+    for _ in range(100):
+        loud.spend(1)
+    assert loud.waiting, "pings count as well"
 
 
 def test_what_a_connection_does_is_counted_once() -> None:

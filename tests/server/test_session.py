@@ -2,7 +2,7 @@
 
 import pytest
 
-from plait.server.errors import DecodeError, LimitReached, RoomUnavailable
+from plait.server.errors import DecodeError, RoomUnavailable
 from plait.server.limits import Limits
 from plait.server.session import (
     NOTHING,
