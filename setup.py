@@ -33,6 +33,7 @@ COMPILED = (
     "server/heads.py",
     "server/holding.py",
     "server/leases.py",
+    "server/lines.py",
     "server/link.py",
     "server/member.py",
     "server/outbox.py",

@@ -15,23 +15,26 @@ Encoding the whole state takes pycrdt 4 ms a megabyte, and proving it up to 30. 
    for everybody, and one encoding serves all of them.
 4. While a large update is being applied, nobody is shown the document with a part of it
    (`plait.server.intake`).
-5. The kept state goes when nobody has asked for it for a while, or when all rooms' states take too
+5. What takes long over a slow line goes in portions (`plait.server.lines`).
+6. The kept state goes when nobody has asked for it for a while, or when all rooms' states take too
    much memory.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from plait.server import intake
+from plait.server import intake, lines
 from plait.server.apart import run_apart_now
 from plait.server.awareness import Awareness
 from plait.server.cutting import CUT_SECONDS
 from plait.server.document import Document
 from plait.server.errors import DocumentBroken, RoomUnavailable
 from plait.server.intake import Intake
-from plait.server.kept_state import Broadcast, Clocks, Kept, State, Tail, too_long
+from plait.server.kept_state import Broadcast, Clocks, Kept, State, Tail, problem, too_long
+from plait.server.limits import Limits
+from plait.server.lines import Lines
 from plait.server.member import Member
 from plait.server.remote import RemoteDocument
 from plait.server.updates import difference
@@ -96,7 +99,7 @@ class Host(Protocol):
         """Load the document anew."""
 
 
-class Source(intake.Source, Protocol):
+class Source(intake.Source, lines.Source, Protocol):
     """Where a room gets what takes time."""
 
     def document(self, *, remote: bool = False) -> "asyncio.Future[Document]":
@@ -114,8 +117,11 @@ class Source(intake.Source, Protocol):
 class Answers:
     """What a room answers to those who ask for its document."""
 
-    def __init__(self, room: Host, source: Source) -> None:
+    def __init__(
+        self, room: Host, source: Source, limits: Limits, clock: Callable[[], float]
+    ) -> None:
         self._room = room
+        self._lines = Lines(room, source, limits, clock, lambda: self.turns)
         self._source = source
         self._kept: Kept | None = None
         self._flight: asyncio.Future[State] | None = None
@@ -135,7 +141,7 @@ class Answers:
     @property
     def size(self) -> int:
         """The memory that the kept state takes."""
-        return self._kept.size if self._kept is not None else 0
+        return self._lines.size + (self._kept.size if self._kept is not None else 0)
 
     @property
     def follows(self) -> bool:
@@ -155,10 +161,16 @@ class Answers:
     def drop(self) -> None:
         """Forget the kept state."""
         self._kept = None
+        self._lines.drop()
 
     def forget(self, member: Member) -> None:
         """Answer a member no more."""
         self._waiting.pop(member, None)
+        self._lines.forget(member)
+
+    def tick(self) -> None:
+        """Look after what is on its way."""
+        self._lines.tick()
 
     # Members
 
@@ -169,6 +181,8 @@ class Answers:
             DecodeError: the state vector is malformed.
         """
         clocks = decode_state_vector(state_vector)
+        if member in self._lines:
+            return  # The answer is on its way.
         if member.socket.outbox.lagging_since is not None:
             member.lagging_from = clocks
             return
@@ -176,7 +190,7 @@ class Answers:
         whole = self._lacks_much(clocks)
         if whole and self._kept is not None and not member.unacknowledged:
             if len(self._kept.state.encoded) < PACED_BYTES or member is self._served:
-                self._send_kept(member, self._kept, now)
+                self._send_kept(member, self._kept, clocks, now)
             else:
                 self._wait(member, clocks)
                 self.answer_waiting()
@@ -189,6 +203,9 @@ class Answers:
         """Send a member what it was not sent while its socket lagged or it waited for an answer."""
         if self._waiting.get(member) is not None:
             return  # Its turn will come.
+        if member in self._lines:
+            self._lines.go_on(member)
+            return
         # The diff holds the member's own updates as well, which it must not see before they are
         # committed.
         if member.lagging_from is not None and not member.unacknowledged:
@@ -265,15 +282,19 @@ class Answers:
             room.catch_up(member)
         return sum(map(len, owed.frames))
 
-    def _send_kept(self, member: Member, kept: Kept, now: float) -> None:
+    def _send_kept(self, member: Member, kept: Kept, has: Clocks, now: float) -> None:
         if kept.outgrown:
             if not is_large(self._room.document):
                 self._send_now(member, EMPTY_STATE_VECTOR, now)
                 return
             self._encode_apart()
         self.asked_at = now
+        state, turn = kept.state, -1 if kept.tail.size else self.turns
+        if self._lines.deliver(member, state.encoded, has, state.clocks, turn, whole=True):
+            self._waiting.pop(member, None)
+            return
         self._answered(member)
-        self._room.send(member, kept.frames(member.codec), kept.state.clocks)
+        self._room.send(member, kept.frames(member.codec), state.clocks)
 
     def _send_now(self, member: Member, state_vector: bytes, now: float) -> None:
         room = self._room
@@ -293,12 +314,23 @@ class Answers:
             self._kept = Kept(State(missing, room.settled_clocks()), Tail())
             room.send(member, self._kept.frames(member.codec))
         else:
-            room.send(member, [member.codec.sync_step2(missing)])
+            self._send_diff(member, missing, state_vector, room.settled_clocks(), self.turns)
+
+    def _send_diff(
+        self, member: Member, missing: bytes, state_vector: bytes, after: Clocks, turn: int = -1
+    ) -> bool:
+        """Send a diff of this turn; return whether it will arrive. Who has it has the clocks."""
+        has = decode_state_vector(state_vector)
+        frames = [member.codec.sync_step2(missing)]
+        deliver = self._lines.deliver
+        return deliver(member, missing, has, after, turn) or self._room.send(member, frames)
 
     def _send_later(self, member: Member, state_vector: bytes, document: RemoteDocument) -> None:
         """Send a diff when it is there. Meanwhile the member is sent what happens, which may build
         upon the diff; clients hold such updates, and it is a matter of milliseconds.
         """
+
+        after = self._room.settled_clocks()
 
         async def send() -> None:
             try:
@@ -310,7 +342,7 @@ class Answers:
                 return
             if member not in self._room.members:
                 return
-            if not self._room.send(member, [member.codec.sync_step2(missing)]):
+            if member in self._lines or not self._send_diff(member, missing, state_vector, after):
                 self._owe(member, decode_state_vector(state_vector))
 
         self._source.start(send())
@@ -337,8 +369,9 @@ class Answers:
                 member.socket.close(RoomUnavailable("the document can't be loaded now"))
             elif member in self._room.members:
                 self._answered(member)
-                self._room.send(member, [member.codec.sync_step2(missing.result())])
+                self._send_diff(member, missing.result(), state_vector, after)
 
+        after = self._room.settled_clocks()
         self._source.missing(state_vector).add_done_callback(loaded)
 
     def _postpone(self, member: Member, clocks: dict[int, int], now: float) -> None:
@@ -429,7 +462,7 @@ class Answers:
             if outcome.cancelled():
                 error = RoomUnavailable("the document can't be encoded now")
             elif (error := outcome.exception()) is None:
-                error = _problem(outcome.result(), at_least)
+                error = problem(outcome.result(), at_least)
             if error is not None:
                 flight.set_exception(error)
                 self._failed(error)
@@ -457,10 +490,3 @@ class Answers:
 def is_large(document: Document) -> bool:
     """Whether a document is too large to be encoded at once."""
     return document.remote or document.size_bytes > INLINE_BYTES
-
-
-def _problem(state: State, at_least: dict[int, int]) -> DocumentBroken | None:
-    """Return what is wrong with a state that lacks something that was there before it was made."""
-    if all(state.clocks.get(client, 0) >= clock for client, clock in at_least.items()):
-        return None
-    return DocumentBroken("the stored document has less than the open one")

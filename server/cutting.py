@@ -11,6 +11,7 @@ from typing import NamedTuple
 from plait.server.limits import Limits
 from plait.server.updates import unknown_part
 from plait.server.wire import parents, surrogates
+from plait.server.wire.portions import portions
 from plait.server.wire.readiness import Missing, split
 from plait.server.wire.slices import SLICE_BYTES, slice_state
 from plait.server.wire.update import Id, Shape, inspect
@@ -105,6 +106,11 @@ def row_parts(update: bytes, limits: Limits) -> list[bytes]:
         return slice_state(update)
     except ValueError:  # It has gaps, and may or may not be ready: that shows when it is applied.
         return [update]
+
+
+def in_portions(state: bytes, size: int, known: Mapping[int, int], whole: bool) -> list[bytes]:
+    """Cut a state for a slow line; see `plait.server.wire.portions`."""
+    return portions(state, size, known, whole=whole)
 
 
 def _parts(update: bytes, limits: Limits) -> tuple[tuple[bytes, Shape], ...]:

@@ -62,11 +62,13 @@ JOINED_BYTES: Final = 256 << 10
 class DirectOutbox(Outbox):
     """An outbox that writes to the transport, and queues only what the transport does not take."""
 
-    __slots__ = ("_unwritten", "_write", "_write_buffer_size", "_writelines")
+    __slots__ = ("_asked", "_receipts", "_unwritten", "_write", "_write_buffer_size", "_writelines")
 
     def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
         super().__init__(limits, wake)
-        self._unwritten = 0
+        self._asked = self._unwritten = 0
+        self._receipts: dict[bytes, Callable[[], None]] = {}
+        """What to call when a ping is answered, by what the ping holds."""
         self._write: Callable[[bytes], object] = _nothing_left
         self._writelines: Callable[[Sequence[bytes]], object] = _nothing_left
         self._write_buffer_size: Callable[[], int] = int
@@ -80,6 +82,7 @@ class DirectOutbox(Outbox):
     def disconnect(self) -> None:
         """Let go of the transport, which refers back: it is gone."""
         self.fast = None
+        self._receipts.clear()
         self._write = self._writelines = _nothing_left
         self._write_buffer_size = int
 
@@ -111,6 +114,22 @@ class DirectOutbox(Outbox):
             self._write(framed(frame))
         else:
             self._writelines((header(len(frame)), frame))
+
+    def ask_receipt(self, arrived: Callable[[], None]) -> bool:
+        """Have something called when what was written has arrived: a client, or its browser,
+        answers pings in the order in which it gets what is sent.
+        """
+        self._asked += 1
+        name = self._asked.to_bytes(4)
+        self._receipts[name] = arrived
+        self._write(framed(name, PING))
+        return True
+
+    def answered(self, name: bytes) -> None:
+        """Learn that a ping was answered."""
+        arrived = self._receipts.pop(name, None)
+        if arrived is not None:
+            arrived()
 
     def overdue(self, now: float) -> bool:
         """Whether the reader had its time to catch up and did not. One that is still taking a large
@@ -358,6 +377,10 @@ class DirectSocket(FramedSocket):
         """Count what is held of a long message, for all sockets."""
         self._sockets.held += more
         return self._sockets.held <= self._hub.limits.long_messages_bytes_max
+
+    def ponged(self, payload: bytes) -> None:
+        """Learn that a ping was answered."""
+        self._outbox.answered(payload)
 
     def spent(self, length: int) -> None:
         """Count what is no message, or a part of one."""

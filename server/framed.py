@@ -171,6 +171,9 @@ class FramedSocket:
     def spent(self, length: int) -> None:
         """Count what is no message yet, or will be none."""
 
+    def ponged(self, payload: bytes) -> None:
+        """Learn that a ping was answered."""
+
     def may_answer(self) -> bool:
         """Return whether the client reads, so that its pings may be answered."""
         return True
@@ -353,6 +356,8 @@ class FramedSocket:
             self.spent(len(frame.payload))
             if opcode == PING and self._deaf < 0 and self.may_answer():
                 self._write(framed(frame.payload, PONG))
+            elif opcode == PONG:
+                self.ponged(frame.payload)
 
     def _take_part(self, frame: Frame) -> None:
         """Put together a message that comes in several frames (RFC 6455, 5.4), or pieces."""

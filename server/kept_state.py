@@ -112,3 +112,10 @@ class Kept:
 def too_long(tail: Tail, state: State) -> bool:
     """Whether a tail takes more memory than it is worth."""
     return tail.size > max(TAIL_BYTES_LIMIT, len(state.encoded))
+
+
+def problem(state: State, at_least: Clocks) -> DocumentBroken | None:
+    """Return what is wrong with a state that lacks something that was there before it was made."""
+    if all(state.clocks.get(client, 0) >= clock for client, clock in at_least.items()):
+        return None
+    return DocumentBroken("the stored document has less than the open one")

@@ -57,6 +57,12 @@ class Outbox:
         """Queue a frame unless much else is queued; return whether the reader will get it."""
         return self.bytes <= self._limits.outbox_bytes_high // 2 and self.push(frame, now)
 
+    def ask_receipt(self, arrived: Callable[[], None]) -> bool:
+        """Have something called when all that was sent so far has arrived; return whether that can
+        be found out.
+        """
+        return False
+
     def take(self) -> bytes | None:
         """Return the next frame to send, or None."""
         if not self._frames:

@@ -80,7 +80,7 @@ class Room:
         self.saving = Saving(self, writer, clock, call_soon, self._counters)
         self._source = source
         self._stays = False  # Whether the document could not be moved to another process.
-        self.answers = Answers(self, source)
+        self.answers = Answers(self, source, limits, clock.monotonic)
         self.intake = Intake(self, source, limits, self.answers.answer_waiting)
         self._clock = clock
         self._call_soon = self._soon = call_soon
@@ -182,6 +182,7 @@ class Room:
                 member.socket.close(error)
             elif now - member.sent_at >= self._keepalive_seconds:
                 member.send_presence([], now)
+        self.answers.tick()
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)
         if self.holding and not self._halted:

@@ -3,11 +3,11 @@ the hub's, and mostly the work of another process.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from plait.server.apart import run_apart_now
-from plait.server.cutting import CUT_SECONDS, Cut, cut
+from plait.server.cutting import CUT_SECONDS, Cut, cut, in_portions
 from plait.server.document import Document
 from plait.server.kept_state import State
 from plait.server.limits import Limits
@@ -83,6 +83,12 @@ class RoomSource:
         """Cut an update in another process."""
         limits = self._uploads.limits
         return self.start(run_apart_now(cut, CUT_SECONDS, update, known, limits, strangers))
+
+    def portions(
+        self, state: bytes, size: int, known: Mapping[int, int], whole: bool
+    ) -> "asyncio.Future[list[bytes]]":
+        """Cut a state for a slow line in another process."""
+        return self.start(run_apart_now(in_portions, CUT_SECONDS, state, size, known, whole))
 
     async def _state(self) -> State:
         return State(*await self._loader.state(self._name))

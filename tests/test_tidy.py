@@ -69,6 +69,7 @@ LAYERS = (
     "server.wire.places server.wire.structs",
     "server.wire.keys server.wire.parents server.wire.readiness server.wire.shadowed",
     "server.wire.slices server.wire.stand_ins server.wire.surrogates",
+    "server.wire.portions",
     "server.update_report",
     # Documents: one of them, what it shows, and how it comes back.
     "server.shown server.updates",
@@ -84,7 +85,7 @@ LAYERS = (
     "server.member",
     "server.remote",
     "server.intake",
-    "server.changes server.kept_state",
+    "server.changes server.kept_state server.lines",
     "server.answers server.attendance server.borrowed server.fanout server.holding server.saving",
     # Nodes: what they say to each other, and the way there.
     "server.link server.redis_wire server.relay",
@@ -214,6 +215,8 @@ MODULE_LINES_MAX = 600
 MAY_SLEEP = {
     # Waits for what is awaited, up to a deadline, so that no test has to guess how long it takes.
     "tests/support/deadlines.py",
+    # Is a slow line for as long as something is sent over it.
+    "tests/support/proxy.py",
     # Time is virtual there, and passes at once.
     "tests/persistence/test_writer_closing.py",
     "tests/persistence/test_writer_commits.py",

@@ -4,9 +4,9 @@ pycrdt never releases the interpreter, so a large state that is applied, sent or
 everything else. Each slice builds only upon those before it: between two of them the loop may run,
 and a document that has got some of them is a correct, if incomplete, document.
 
-Slices are for pycrdt and for the store. A client of Yjs must get a state in one update: after each
-it tidies formatted text (`cleanupYTextFormatting`), takes formats whose text is yet to come for
-superfluous, and deletes them for everybody.
+Slices are for pycrdt and for the store. A client of Yjs must not be shown a part of a state: after
+each update it tidies formatted text (`cleanupYTextFormatting`), takes formats whose text is yet to
+come for superfluous, and deletes them for everybody. For clients there is `portions`.
 """
 
 from collections.abc import Iterator
@@ -51,11 +51,11 @@ def iterate_slices(state: bytes, slice_bytes: int = SLICE_BYTES) -> Iterator[byt
         yield state
         return
     found, position = sections(state)
-    yield from _cut_structs(state, _in_causal_order(state, found), slice_bytes)
+    yield from _cut_structs(state, in_causal_order(state, found), slice_bytes)
     yield from _cut_deletes(read_deletes(state, position), slice_bytes)
 
 
-def _in_causal_order(state: bytes, found: list[Section]) -> Iterator[Struct]:
+def in_causal_order(state: bytes, found: list[Section]) -> Iterator[Struct]:
     """Return the structs so that each comes after all that it refers to.
 
     A client's structs are taken until one of them refers to what another client has still to give;

@@ -169,7 +169,6 @@ async def two_good_clients(
 
 
 KILLERS = {
-    "nested values": hostile.nested_values(30_000),
     "clock overflow": hostile.CLOCK_OVERFLOW,
     "a client without structs": hostile.NO_STRUCTS,
     # "b", written at clock 0, says that it comes after clock 0.
@@ -187,6 +186,14 @@ async def test_a_known_killer(shared_server: PlaitProcess, room: str, killer: by
     pid = shared_server.pid
     await two_good_clients(shared_server, room, kill)
     assert shared_server.running and shared_server.pid == pid
+
+
+async def test_values_nested_too_deeply(shared_server: PlaitProcess, room: str) -> None:
+    async def nest(bad: Peer) -> None:
+        await bad.send(update(hostile.nested_values(30_000)))
+        assert b"512 levels" in (await bad.until(DENIED)).payload
+
+    await two_good_clients(shared_server, room, nest)
 
 
 async def test_a_flood_of_updates_without_their_origin(

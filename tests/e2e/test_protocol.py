@@ -12,6 +12,7 @@ from tests.support import hostile
 from tests.support.authors import Author, text_of
 from tests.support.frames import (
     ASK_ALL,
+    DENIED,
     KEEPALIVE,
     NOTHING,
     QUERY_AWARENESS,
@@ -289,7 +290,6 @@ async def test_text_closes_1003(shared_server: PlaitProcess, room: str) -> None:
     [
         hostile.CLOCK_OVERFLOW,
         hostile.NO_STRUCTS,
-        hostile.nested_values(30_000),
         b"",
         b"\x01",
         b"\x00\x00\x00",
@@ -298,7 +298,6 @@ async def test_text_closes_1003(shared_server: PlaitProcess, room: str) -> None:
     ids=[
         "clock overflow",
         "no structs",
-        "nested values",
         "nothing",
         "cut off",
         "trailing",
@@ -328,7 +327,7 @@ async def test_poison_closes_4422_and_everybody_else_types_on(
         assert text_of(await other.state()) == "on on "
 
 
-async def test_too_large_a_message_closes_1009(open_server: OpenServer) -> None:
+async def test_too_large_a_message_is_not_taken_in(open_server: OpenServer, sockets: str) -> None:
     server = await open_server("--message-mb", "1")
     author = Author(1)
     async with peer(server.ws_url, "room") as client:
@@ -337,8 +336,10 @@ async def test_too_large_a_message_closes_1009(open_server: OpenServer) -> None:
         await client.send(fits)
         await client.hear(fits)
         await client.send(update(author.type("x" * (1 << 20))))
-        code, _ = await client.closed()
-        assert code == 1009
+        if sockets == "asgi":  # uvicorn closes it by itself.
+            assert (await client.closed())[0] == 1009
+        else:
+            assert b"message_mb" in (await client.until(DENIED)).payload
     async with peer(server.ws_url, "room") as client:
         assert len(text_of(await client.state())) == (1 << 20) - 100
 

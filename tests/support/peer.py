@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
+from plait.server.updates import merge
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.frames import (
     ASK_ALL,
@@ -25,6 +26,7 @@ from tests.support.frames import (
     QUERY_AWARENESS,
     STEP1,
     STEP2,
+    UPDATE,
     Frame,
     Presence,
     parse,
@@ -103,7 +105,12 @@ class Peer:
     async def state(self) -> bytes:
         """Ask for the whole document; return it."""
         await self.send(ASK_ALL)
-        return (await self.until(STEP2)).payload
+        updates: list[bytes] = []
+        while True:
+            found = await self.until(STEP2, UPDATE)
+            updates.append(found.payload)
+            if found.kind == STEP2:  # Before it there may be portions, or what others type.
+                return merge(updates)
 
     async def closed(self) -> tuple[int, str]:
         """Read until the server closes the socket; return the code and the reason."""

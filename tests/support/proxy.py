@@ -17,9 +17,15 @@ class Proxy:
     Args:
         target: the port.
         tls: with which it speaks TLS to who connects; not to the target.
+        bytes_per_second: how fast what the target sends goes on; 0 for at once.
     """
 
-    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, target: int, tls: ssl.SSLContext | None = None, *, bytes_per_second: int = 0
+    ) -> None:
+        self.sent = 0
+        """What the target has sent, as far as it went on."""
+        self._rate = bytes_per_second
         self.port = free_port()
         self._target = target
         self._tls = tls
@@ -76,8 +82,8 @@ class Proxy:
             if self._server is None:  # cut meanwhile
                 return
             ways = [
-                asyncio.create_task(self._forward(*way))
-                for way in ((reader, back), (there, writer))
+                asyncio.create_task(self._forward(reader, back)),
+                asyncio.create_task(self._forward(there, writer, self._rate)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -90,10 +96,15 @@ class Proxy:
             for each in writers:
                 each.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: int = 0
+    ) -> None:
         with suppress(OSError):
-            while data := await reader.read(1 << 16):
+            while data := await reader.read(1 << 13 if rate else 1 << 16):
                 await self._flows.wait()
+                if rate:
+                    await asyncio.sleep(len(data) / rate)
+                    self.sent += len(data)
                 writer.write(data)
                 await writer.drain()
             await self._flows.wait()  # that the other end has closed is not heard either

@@ -1,7 +1,7 @@
 """A room without sockets, loop or store: every step is taken by the test."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from plait.persistence import StoreError, Update
@@ -14,6 +14,7 @@ from plait.server.member import Member
 from plait.server.outbox import Outbox
 from plait.server.room import Room
 from plait.server.wire.messages import AwarenessUpdate, Message
+from plait.server.wire.portions import portions
 from plait.server.wire.presence import Entry, decode_presence, encode_presence
 from plait.server.wire.update import Id
 from plait.server.wire.ywebsocket import YWEBSOCKET
@@ -87,6 +88,14 @@ class HeldSource:
         """Return a state that is yet to come."""
         self.states.append(asyncio.get_running_loop().create_future())
         return self.states[-1]
+
+    def portions(
+        self, state: bytes, size: int, known: Mapping[int, int], whole: bool
+    ) -> "asyncio.Future[list[bytes]]":
+        """Return portions, which are there at once."""
+        future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        future.set_result(portions(state, size, known, whole=whole))
+        return future
 
     def cut(
         self, update: bytes, known: dict[int, int], strangers: frozenset[Id]
