@@ -155,16 +155,19 @@ class Api:
         """Answer with a part of the list."""
         prefix, after = call.query.get("prefix", ""), call.query.get("after", "")
         limit, deleted = _limit(call), call.truth("deleted")
-        page: list[Json] = []
-        further = None
+        page: list[bytes] = []
+        last = further = None
         found = readable(self._hub, self._guard, call.principal, prefix, after, deleted=deleted)
         async with aclosing(found):
             async for name, info in found:
                 if len(page) == limit:
-                    further = page[-1]["name"]
+                    further = last
                     break
-                page.append(self._shown(name, info))
-        return JSONResponse({"docs": page, "next": further})
+                # One by one, since `readable` gives way between them.
+                page.append(_json(self._shown(name, info)))
+                last = name
+        body = b'{"docs":[%s],"next":%s}' % (b",".join(page), _json(further))
+        return Response(body, 200, media_type=JSON)
 
     # One document
 
@@ -374,7 +377,7 @@ class Api:
 
     def _shown(self, name: str, info: DocumentInfo | None) -> Json:
         """Return what is told of a document; without an info, of one that is not stored yet."""
-        room = self._hub.rooms().get(name)
+        room = self._hub.open_room(name)
         return {
             "name": name,
             "bytes": info.log_bytes + info.snapshot_bytes if info else 0,
@@ -398,7 +401,7 @@ class Api:
                 "the document was deleted; bring it back with POST …/undelete, or forget it with "
                 "DELETE …?purge=true"
             )
-        room = self._hub.rooms().get(name)
+        room = self._hub.open_room(name)
         if info is None and (room is None or not (room.members or room.busy)):
             raise DocumentUnknown("there is no document of that name")
         return info
@@ -413,7 +416,7 @@ class Api:
             stored = await self._existing(name) is not None
         except DocumentUnknown:
             return False
-        room = self._hub.rooms().get(name)
+        room = self._hub.open_room(name)
         return stored or (room is not None and bool(room.document.clocks()))
 
     @asynccontextmanager
@@ -464,6 +467,11 @@ async def _as_loaded(state: bytes) -> bytes:
     if len(state) < JOINED_AT_ONCE_BYTES:
         return join_garbage(state)
     return await run_apart(join_garbage, CONTENT_SECONDS, state)
+
+
+def _json(value: object) -> bytes:
+    """Return JSON as Starlette writes it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 async def _digest(state: bytes) -> str:

@@ -190,7 +190,7 @@ class Plait:
         body = {
             "status": "ready" if reason is None else "not ready",
             "reason": reason,
-            "rooms": len(self.hub.rooms()),
+            "rooms": self.hub.open_count,
             "unsaved_updates": self.writer.unsaved_updates,
         }
         if self.cluster is not None:  # Without it nodes still meet in the store, a second later.
@@ -209,7 +209,7 @@ class Plait:
                 "documents; set metrics_public (--metrics-public) to tell others",
                 403,
             )
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+        return Response(await self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def _is_operator(self, request: Request) -> bool:
         try:

@@ -13,6 +13,7 @@ While the relay is away nothing is told to anybody; the hub asks the store more 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from plait.server.changes import Clock
@@ -41,6 +42,8 @@ NODES_MAX = 1000
 STALL_SECONDS = 2.0
 """Time between two ticks, which are to be a second apart, above which this node stood still."""
 FAREWELL_SECONDS = 1.0
+LINKS_A_TURN = 50
+"""Rooms for which something is said to other nodes in one turn of the loop: a millisecond."""
 HELLOS_A_TICK = 500
 """Rooms that say hello in a second, after the connection was lost; 10,000 take 20 seconds."""
 
@@ -88,6 +91,8 @@ class Cluster:
         self._touched: dict[Link, None] = {}
         self._greeting: deque[str] = deque()
         """Rooms that have to say hello."""
+        self._looked_after: deque[str] = deque()
+        """Rooms whose tick is still to come in this one."""
         self._heard_at: dict[bytes, float] = {}
         self._silent: dict[bytes, float] = {}
         """Nodes that were taken for dead, and did not say good-bye; and since when."""
@@ -257,15 +262,31 @@ class Cluster:
             if self._heard_self_at is not None and now - self._heard_self_at > DEAD_SECONDS:
                 self._heard_self_at = None
                 self.relay.check()
-            for _ in range(min(HELLOS_A_TICK, len(self._greeting))):
-                link = self._links.get(self._greeting.popleft())
-                if link is not None:
-                    link.hello()
+            greeting = self._greeting
+            due = deque(greeting.popleft() for _ in range(min(HELLOS_A_TICK, len(greeting))))
+            self._each(due, lambda link: link.hello())
         for node in [n for n, at in self._silent.items() if now - at > SILENT_SECONDS]:
             del self._silent[node]
-        for link in list(self._touched):
-            if not link.tick(now):
-                self._touched.pop(link, None)
+        if not self._looked_after:  # else it takes longer than a second
+            self._looked_after = deque(link.room.name for link in self._touched)
+            self._each(self._looked_after, self._look_after)
+
+    def _look_after(self, link: Link) -> None:
+        if link in self._touched and not link.tick(self._clock.monotonic()):
+            self._touched.pop(link, None)
+
+    def _each(self, rooms: deque[str], act: Callable[[Link], None]) -> None:
+        """Do something in some rooms, and in others in the next turns of the loop."""
+        for _ in range(min(LINKS_A_TURN, len(rooms))):
+            name = rooms.popleft()
+            link = self._links.get(name)
+            if link is not None:
+                try:
+                    act(link)
+                except Exception:
+                    log.exception("room %r: what it has to tell other nodes failed", name)
+        if rooms:
+            asyncio.get_running_loop().call_soon(self._each, rooms, act)
 
     def _forgive(self, seconds: float) -> None:
         """Blame nobody for the silence while this node itself stood still: what the others said
@@ -290,8 +311,11 @@ class Cluster:
 
     def _gone(self, node: bytes) -> None:
         if self._heard_at.pop(node, None) is not None:
-            for link in list(self._links.values()):
-                link.gone(node)
+            self._each(deque(self._links), lambda link: self._part(link, node))
+
+    def _part(self, link: Link, node: bytes) -> None:
+        if node not in self._heard_at:  # else it lives after all, and all rooms say hello
+            link.gone(node)
 
     def _on_state(self, connected: bool) -> None:
         now = self._clock.monotonic()

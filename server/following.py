@@ -8,7 +8,7 @@ the store is being asked about others, can be missed.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 from plait.persistence import LoggedUpdate, Store, StoreError
@@ -17,6 +17,9 @@ from plait.server.leases import Entry
 from plait.server.room import Room
 
 log = logging.getLogger(__name__)
+
+NAMES_A_TURN = 250
+"""Rooms that are gathered in one turn of the loop."""
 
 
 class Following:
@@ -79,16 +82,13 @@ class Following:
         """
         more = True
         while more:
-            asked = {
-                name: entry
-                for name in (self._entries if names is None else sorted(names))
-                if (entry := self._entries.get(name)) is not None
-                and (room := entry.loaded) is not None
-                and room.ready.is_set()
-            }
-            changes = await self._store.changes(
-                {name: entry.followed for name, entry in asked.items()}
-            )
+            asked: dict[str, Entry] = {}
+            after: dict[str, int] = {}
+            async for name in _paced(self._entries if names is None else sorted(names)):
+                entry = self._entries.get(name)
+                if entry is not None and (room := entry.loaded) is not None and room.ready.is_set():
+                    asked[name], after[name] = entry, entry.followed
+            changes = await self._store.changes(after)
             for name in changes.deleted:
                 if self._entries.get(name) is asked[name]:
                     self._deleted(name)
@@ -98,8 +98,8 @@ class Following:
             for name, rows in news.items():
                 if self._entries.get(name) is asked[name]:
                     await self._take_in(asked[name], rows)
-            for name, seq in changes.seqs.items():
-                asked[name].followed = max(asked[name].followed, seq)
+            async for name in _paced(changes.seqs):
+                asked[name].followed = max(asked[name].followed, changes.seqs[name])
             more = changes.more
 
     async def _take_in(self, entry: Entry, rows: list[LoggedUpdate]) -> None:
@@ -118,6 +118,14 @@ class Following:
                     entry.waiting = left
         finally:
             entry.leases -= 1
+
+
+async def _paced(names: Iterable[str]) -> AsyncIterator[str]:
+    """Yield names, as many as there may be, and give way in between."""
+    for number, name in enumerate(list(names), 1):
+        yield name
+        if number % NAMES_A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 async def _applied(room: Room, row: LoggedUpdate) -> bool:

@@ -16,15 +16,12 @@ Rules:
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from zlib import crc32
 
 from plait.persistence import Store, Update, Writer
-from plait.server.answers import IDLE_SECONDS as STATE_IDLE_SECONDS
 from plait.server.changes import Clock
 from plait.server.clock import SystemClock
 from plait.server.cluster import Cluster
@@ -41,11 +38,12 @@ from plait.server.following import Following
 from plait.server.leases import Entry, Lease
 from plait.server.limits import Limits
 from plait.server.loading import Loader, refusal
-from plait.server.memory import give_back
 from plait.server.records import shared_key
 from plait.server.room import Room
+from plait.server.rooms import Rooms
 from plait.server.source import RoomSource, Uploads
 from plait.server.tempo import Tempo
+from plait.server.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +56,11 @@ CLOSED_A_SECOND, CLOSE_STEP_SECONDS = 100.0, 0.01
 """How fast connections are closed when the server stops, or faster if time demands it. Whoever is
 not closed yet is served, and who is closed has to wait for fewer others who come back.
 """
-ROOM_TICKS = 5
-"""A room's own tick comes every so many of the hub's, different rooms' at different ones."""
-
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 PURGE_SECONDS = 2.0
 """How long other nodes get to notice that a document was deleted before it is forgotten."""
 DELETE_SECONDS = 30.0
 """How long a deletion waits for the store to take what is on its way."""
-ROOMS_FREED = 0.01
-"""What part of all rooms makes way at once when there are too many, since finding them takes a
-while.
-"""
-GIVE_BACK_BYTES = 1 << 20
-"""Unloading less than this is not worth the 26 ms that returning memory to the system may take."""
 
 STOPPING = "the server is stopping; connect again"
 FAREWELL_TURNS = 4
@@ -109,14 +98,22 @@ class Hub:
         self.clock: Clock = clock or SystemClock()
         self.loader = Loader(store, writer, limits, self._borrowed)
         self.stopping = False
-        self.ticked: list[Callable[[], None]] = []
-        """Called about once a second."""
+        self.ticked: list[Callable[[], Awaitable[None] | None]] = []
+        """Called about once a second, one after the other. What takes long gives way in between."""
         self.on_notice: Callable[[], None] = lambda: None
         """Called when another node says that there is something new among the store's records."""
         self._compactor = compactor
-        self._idle_seconds = idle_seconds
-        self._memory_bytes_max = memory_bytes_max
-        self._entries: dict[str, Entry] = {}
+        self._rooms = Rooms(self.clock)
+        self._entries = self._rooms.entries
+        self._upkeep = Upkeep(
+            self._rooms,
+            self._forget,
+            compactor,
+            limits,
+            self.clock,
+            idle_seconds=idle_seconds,
+            memory_bytes_max=memory_bytes_max,
+        )
         self._loads = asyncio.Semaphore(limits.loads_max)
         self._uploads = Uploads(limits)
         self._crowded = False
@@ -125,7 +122,6 @@ class Hub:
         if cluster is not None:
             cluster.hub = self
         self._following = Following(store, self._entries, self._send_away, self._follow_seconds)
-        self._ticks = 0
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
 
@@ -217,10 +213,9 @@ class Hub:
         entry = self._entries.get(name)
         if entry is None or (entry.loaded is not None and entry.loaded.dead):
             self._make_place(name)
-            slot = crc32(name.encode(errors="replace")) % ROOM_TICKS
-            entry = self._entries[name] = Entry(self.clock.monotonic(), slot)
+            entry = self._rooms.add(name)
             entry.room = self.start(self._open(name, entry))
-        entry.leases += 1
+        entry.begin_lease()
         try:
             room = await asyncio.shield(entry.room)
             if self.stopping:  # Those who are in are being sent away.
@@ -241,16 +236,33 @@ class Hub:
         entry = self._entries.get(name)
         if entry is None or (room := entry.loaded) is None or room.dead:
             return None
-        entry.leases += 1
+        entry.begin_lease()
         return Lease(room, entry, self.clock)
 
     def rooms(self) -> dict[str, Room]:
-        """Return the rooms that are open, by name."""
-        return {
-            name: room
-            for name, entry in self._entries.items()
-            if (room := entry.loaded) is not None
-        }
+        """Return the rooms that are open, by name. There may be very many: for tests and the end;
+        who serves somebody asks for one, or for a part of the names.
+        """
+        return self._rooms.all()
+
+    def open_room(self, name: str) -> Room | None:
+        """Return a room if it is open, for a look at it."""
+        return self._rooms.open(name)
+
+    def each_room(self) -> Iterator[Room]:
+        """Yield every room that is open; others may be opened and unloaded meanwhile."""
+        for entry in list(self._entries.values()):
+            if entry.table is not None and (room := entry.loaded) is not None:
+                yield room
+
+    def open_names(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Return names of open rooms that begin with a prefix and are above another, in order."""
+        return self._rooms.names(prefix, after, limit)
+
+    @property
+    def open_count(self) -> int:
+        """How many rooms are open."""
+        return len(self._rooms)
 
     async def delete(self, name: str, *, purge: bool = False) -> bool:
         """Delete a document and send away who edits it; return whether it was there.
@@ -345,7 +357,7 @@ class Hub:
         except BaseException as error:
             self.counters.load_failures += 1
             if self._entries.get(name) is entry:
-                self._forget(name)
+                self._forget(entry)
             raise refusal(name, error) from error
         entry.waiting, entry.followed = loaded.waiting, loaded.seq
         loop = asyncio.get_running_loop()
@@ -363,13 +375,13 @@ class Hub:
         room.saving.logged = loaded.rows
         if self.cluster is not None:
             room.link = self.cluster.attach(room)
-        entry.loaded = room
+        self._rooms.opened(entry, room)
         return room
 
-    def _forget(self, name: str) -> None:
-        del self._entries[name]
+    def _forget(self, entry: Entry) -> None:
+        self._rooms.remove(entry)
         if self.cluster is not None:
-            self.cluster.leave(name)
+            self.cluster.leave(entry.name)
 
     def _borrowed(self, name: str) -> list[Update]:
         entry = self._entries.get(name)
@@ -393,40 +405,12 @@ class Hub:
         if not rooms_max or name in self._entries or len(self._entries) < rooms_max:
             return
         if not self._crowded:
-            self._unload_idle(rooms_max - 1 - int(rooms_max * ROOMS_FREED))
-            self._crowded = len(self._entries) >= rooms_max
+            self._crowded = not self._upkeep.make_place()
         if self._crowded:
             raise ServerFull(
                 f"all {rooms_max} rooms of this server are in use (rooms_max); try again",
                 limit="rooms_max",
             )
-
-    def _unload_idle(self, rooms_max: float = inf) -> None:
-        """Unload rooms that were idle for long enough, or all that can be spared if there are too
-        many or they take too much memory, the longest idle first.
-        """
-        spare = sorted(
-            (entry.idle_since, name, room)
-            for name, entry in self._entries.items()
-            if not entry.leases and (room := entry.loaded) is not None and not room.busy
-        )
-        if not spare:
-            return
-        now = self.clock.monotonic()
-        memory = sum(room.document.memory_bytes for room in self.rooms().values())
-        freed = 0
-        for _, name, room in spare:
-            kept = now - self._entries[name].idle_since < self._idle_seconds
-            enough = memory - freed <= self._memory_bytes_max and len(self._entries) <= rooms_max
-            if kept and enough:
-                continue
-            self._forget(name)
-            room.unload()
-            freed += room.document.memory_bytes
-            if room.saving.logged:
-                self._compactor.consider(name)
-        if freed > GIVE_BACK_BYTES:
-            give_back()
 
     def _send_away(self, name: str) -> None:
         """Close a deleted document's room; who comes from now on asks the store, which refuses."""
@@ -438,33 +422,12 @@ class Hub:
 
     # What time brings
 
-    def tick(self) -> None:
-        """Do what time demands of rooms, and unload those that nobody wants."""
-        self._ticks += 1
+    async def tick(self) -> None:
+        """Do what time demands of other nodes and of rooms, and unload those that nobody wants."""
         self._crowded = False
-        slot = self._ticks % ROOM_TICKS
-        for name, entry in list(self._entries.items()):
-            if entry.slot == slot and (room := entry.loaded) is not None:
-                room.tick()
-                if room.saving.worth_compacting():
-                    self._compactor.consider(name)
-        if slot == 0:
-            self._drop_states()
-        self._unload_idle()
         if self.cluster is not None:
-            self.cluster.tick()
-
-    def _drop_states(self) -> None:
-        """Drop encoded states that nobody asks for, and the least wanted of too many."""
-        now = self.clock.monotonic()
-        kept = [room.answers for room in self.rooms().values() if room.answers.size]
-        size = sum(answers.size for answers in kept)
-        for answers in sorted(kept, key=lambda each: each.asked_at):
-            idle = now - answers.asked_at > STATE_IDLE_SECONDS
-            if not idle and size <= self.limits.states_bytes_max:
-                break
-            size -= answers.size
-            answers.drop()
+            self.cluster.tick()  # First: others wait for a sign of life.
+        await self._upkeep.tick()
 
     async def follow(self) -> None:
         """Take in what others wrote into the store; raises `StoreError`."""
@@ -495,6 +458,7 @@ class Hub:
             await asyncio.sleep(TICK_SECONDS)
             for tick in (self.tick, *self.ticked):
                 try:
-                    tick()
+                    if (going_on := tick()) is not None:
+                        await going_on
                 except Exception:
                     log.exception("a tick failed")

@@ -1,19 +1,47 @@
 """A room that is open or being opened, and those who hold it."""
 
 import asyncio
+from typing import Protocol
 
 from plait.persistence import LoggedUpdate
 from plait.server.changes import Clock
 from plait.server.room import Room
 
 
+class Table(Protocol):
+    """What keeps entries."""
+
+    def held(self, entry: "Entry") -> None:
+        """Note that somebody holds a room."""
+
+    def left(self, entry: "Entry") -> None:
+        """Note that nobody holds a room any more."""
+
+
 class Entry:
     """A room that is open or being opened."""
 
-    __slots__ = ("followed", "idle_since", "leases", "loaded", "room", "slot", "waiting")
+    __slots__ = (
+        "followed",
+        "idle_since",
+        "leases",
+        "loaded",
+        "memory_bytes",
+        "name",
+        "room",
+        "slot",
+        "state_bytes",
+        "table",
+        "waiting",
+    )
 
-    def __init__(self, idle_since: float, slot: int) -> None:
+    def __init__(self, name: str, idle_since: float, slot: int, table: "Table | None") -> None:
+        self.name = name
         self.leases = 0
+        self.table = table
+        """What has to know whether anybody holds the room; None once the room was forgotten."""
+        self.memory_bytes = self.state_bytes = 0
+        """What the document and its encoded state took when they were weighed."""
         self.loaded: Room | None = None
         """The room, once it is there."""
         self.slot = slot
@@ -25,10 +53,18 @@ class Entry:
         self.waiting: list[LoggedUpdate] = []
         """Rows of the log that build upon rows yet to come."""
 
+    def begin_lease(self) -> None:
+        """Note that one more holds the room."""
+        self.leases += 1
+        if self.table is not None:
+            self.table.held(self)
+
     def end_lease(self, clock: Clock) -> None:
         """Note that one who held the room does not any more."""
         self.leases -= 1
         self.idle_since = clock.monotonic()
+        if self.table is not None and not self.leases:
+            self.table.left(self)
 
 
 class Lease:

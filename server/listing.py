@@ -7,6 +7,7 @@ from plait.persistence import DocumentInfo
 from plait.server.auth.guard import Guard
 from plait.server.auth.principal import Access, Principal, literal_prefix
 from plait.server.hub import Hub
+from plait.server.pace import Pace
 
 BATCH = 500
 """Documents that the store is asked for at once."""
@@ -25,8 +26,10 @@ async def readable(
         after: only names above this.
         deleted: only those that are deleted; otherwise only others.
     """
+    pace = Pace()
     for beginning in _beginnings(prefix, (literal_prefix(each.docs) for each in principal.grants)):
         async for name, info in _documents(hub, beginning, after, deleted):
+            await pace.rest()  # Whoever has a thousand grants is looked up for a while.
             if guard.access(principal, name) >= Access.READ:
                 yield name, info
 
@@ -50,19 +53,21 @@ def _beginnings(prefix: str, granted: Iterable[str]) -> list[str]:
 async def _documents(
     hub: Hub, prefix: str, after: str, deleted: bool
 ) -> AsyncGenerator[tuple[str, DocumentInfo | None], None]:
-    """Yield all documents whose names begin with a prefix."""
+    """Yield all documents whose names begin with a prefix, looking at a part of them at a time."""
     while True:
         stored = await hub.store.documents(prefix=prefix, after=after, limit=BATCH, deleted=deleted)
         found: dict[str, DocumentInfo | None] = {each.name: each for each in stored}
         # Beyond the last that the store gave there may be others of its own.
         last = stored[-1].name if len(stored) == BATCH else None
-        if not deleted:
-            for name, room in hub.rooms().items():
-                if room.members and name > after and name.startswith(prefix):
-                    if last is None or name <= last:
-                        found.setdefault(name, None)
+        names = [] if deleted else hub.open_names(prefix, after, BATCH)
+        if len(names) == BATCH and (last is None or names[-1] < last):
+            last = names[-1]  # And beyond this, other rooms.
+        for name in names:
+            if name not in found and (room := hub.open_room(name)) is not None and room.members:
+                found[name] = None
         for name in sorted(found):
-            yield name, found[name]
+            if last is None or name <= last:
+                yield name, found[name]
         if last is None:
             return
         after = last

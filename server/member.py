@@ -7,15 +7,19 @@ does not know who is here.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
 
 from plait.server.document import Applied
-from plait.server.errors import PlaitError
+from plait.server.errors import PlaitError, RoomUnavailable
 from plait.server.limits import Limits
 from plait.server.outbox import Outbox
 from plait.server.session import Session
 from plait.server.wire.messages import Codec
 from plait.server.wire.presence import Entry, encode_presence
+
+CARED_FOR_A_STEP: Final = 64
+"""Members that are looked at in one turn of the loop: up to a millisecond, if all are told."""
 
 
 class Socket(Protocol):
@@ -103,3 +107,17 @@ class Member:
             self.sent_at = now
         else:
             self.missed_presence = True
+
+
+def care(members: Mapping[Member, None], now: float, keepalive_seconds: float) -> Iterator[None]:
+    """Keep silent members alive and close those who do not read, some in each step."""
+    for number, member in enumerate(list(members), 1):
+        if member not in members:
+            continue  # It left meanwhile.
+        if member.outbox.lagging_since is not None and member.outbox.overdue(now):
+            error = RoomUnavailable("you read too slowly; connect again", limit="slow_reader")
+            member.socket.close(error)
+        elif now - member.sent_at >= keepalive_seconds:
+            member.send_presence([], now)
+        if number % CARED_FOR_A_STEP == 0:
+            yield

@@ -9,6 +9,7 @@ whoever reads metrics need not know them.
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector
@@ -27,11 +28,26 @@ from plait.server.cluster import Cluster
 from plait.server.compaction import Compactor
 from plait.server.counters import Counters, Histogram
 from plait.server.hub import Hub
+from plait.server.pace import Pace
 from plait.server.webhooks import Webhooks
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DELAY_SECONDS = 0.1
 """How often the event loop's delay is measured."""
+
+
+ROOMS_A_STEP = 64
+"""Rooms that are counted between two looks at the clock."""
+
+
+@dataclass(slots=True)
+class _Census:
+    """What is counted by walking through all rooms."""
+
+    rooms: int = 0
+    members: int = 0
+    lagging: int = 0
+    memory_bytes: int = 0
 
 
 class Metrics(Collector):
@@ -49,16 +65,31 @@ class Metrics(Collector):
         self._compactor = compactor
         self._webhooks = webhooks
         self._delay_max = 0.0
+        self._census = _Census()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def text(self) -> bytes:
+    async def text(self) -> bytes:
         """Return all metrics in the text format; the longest delay begins anew."""
+        self._census = await self._count()
         text = generate_latest(self._registry)
         self._delay_max = 0.0
         return text
+
+    async def _count(self) -> _Census:
+        """Walk through all rooms, giving way in between: there may be a hundred thousand."""
+        found, pace = _Census(), Pace()
+        for number, room in enumerate(self._hub.each_room()):
+            if number % ROOMS_A_STEP == 0:
+                await pace.rest()
+            found.rooms += 1
+            found.members += len(room.members)
+            for member in room.members:
+                found.lagging += member.outbox.lagging_since is not None
+            found.memory_bytes += room.document.memory_bytes
+        return found
 
     async def watch_delay(self) -> None:
         """Measure for ever how late the event loop is."""
@@ -109,18 +140,11 @@ class Metrics(Collector):
         yield _by_label("plait_limit_hits", "Limits reached.", "limit", counters.limits)
 
     def _rooms(self, counters: Counters) -> Iterator[Metric]:
-        rooms = self._hub.rooms().values()
-        yield GaugeMetricFamily("plait_rooms", "Rooms in memory.", len(rooms))
+        found = self._census
+        yield GaugeMetricFamily("plait_rooms", "Rooms in memory.", found.rooms)
+        yield GaugeMetricFamily("plait_members", "Clients in rooms.", found.members)
         yield GaugeMetricFamily(
-            "plait_members", "Clients in rooms.", sum(len(room.members) for room in rooms)
-        )
-        lagging = sum(
-            member.socket.outbox.lagging_since is not None
-            for room in rooms
-            for member in room.members
-        )
-        yield GaugeMetricFamily(
-            "plait_members_lagging", "Clients that read too slowly now.", lagging
+            "plait_members_lagging", "Clients that read too slowly now.", found.lagging
         )
         yield CounterMetricFamily(
             "plait_members_lagged", "Times that a client read too slowly.", counters.lagged
@@ -128,7 +152,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "plait_documents_memory_bytes",
             "Memory of all documents, estimated.",
-            sum(room.document.memory_bytes for room in rooms),
+            found.memory_bytes,
         )
         yield _histogram("plait_load_seconds", "Time to load a document.", counters.load_seconds)
         yield CounterMetricFamily(

@@ -12,7 +12,8 @@ are held, and sockets are not read), the parts of a large update, the state of a
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from plait.persistence import LoggedUpdate
 from plait.server.answers import PACED_BYTES, Answers, Source, is_large
@@ -30,7 +31,7 @@ from plait.server.holding import Holding
 from plait.server.intake import Commitment, Intake, Receipt, Upload
 from plait.server.limits import Limits
 from plait.server.link import Link
-from plait.server.member import Member
+from plait.server.member import Member, care
 from plait.server.remote import REMOTE_BYTES
 from plait.server.saving import Saving
 from plait.server.session import (
@@ -172,16 +173,15 @@ class Room:
             self.answers.catch_up(member, self._clock.monotonic())
 
     def tick(self) -> None:
-        """Drop stale presence, keep silent members alive, close those who do not read."""
+        """Do at once what time demands."""
+        deque(self.care(), 0)
+
+    def care(self) -> Iterator[None]:
+        """Drop stale presence, keep silent members alive, close who does not read; in steps."""
         now = self._clock.monotonic()
         self.attendance.tell(self.awareness.expire(now))
         self.attendance.flush()  # Whoever has heard this needs no other sign of life.
-        for member in list(self.members):
-            if member.outbox.lagging_since is not None and member.outbox.overdue(now):
-                error = RoomUnavailable("you read too slowly; connect again", limit="slow_reader")
-                member.socket.close(error)
-            elif now - member.sent_at >= self._keepalive_seconds:
-                member.send_presence([], now)
+        yield from care(self.members, now, self._keepalive_seconds)
         self.answers.tick()
         for member in self._capacity.fitting(self.document, now):
             self.ask(member)

@@ -92,7 +92,8 @@ LAYERS = (
     "server.redis_relay",
     "server.room",
     "server.cluster server.connection server.leases server.loading server.records",
-    "server.following server.source",
+    "server.following server.rooms server.source",
+    "server.upkeep",
     "server.hub",
     # The network: sockets, then REST, then the application.
     "server.framed",

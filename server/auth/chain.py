@@ -73,6 +73,8 @@ class Verifiers:
         self._monotonic = monotonic
         self._per_document = any(each.per_document for each in self._verifiers)
         self._known: OrderedDict[Key, _Known] = OrderedDict()
+        self._by_token: dict[str, set[Key]] = {}
+        """What is known of each token, by its id."""
         self._weight = 0
         self._refused: OrderedDict[Key, tuple[float, str]] = OrderedDict()
         self._forgotten = 0
@@ -102,8 +104,12 @@ class Verifiers:
         """Ask again about the token of this id when it comes next; about all of them if None."""
         self._forgotten += 1
         self._refused.clear()
-        for key, known in list(self._known.items()):
-            if token_id is None or known.principal.token_id == token_id:
+        if token_id is None:
+            self._known.clear()
+            self._by_token.clear()
+            self._weight = 0
+        else:
+            for key in list(self._by_token.get(token_id, ())):
                 self._drop(key)
 
     async def inspect(self, token: str, document: str | None) -> list[Verdict]:
@@ -162,6 +168,7 @@ class Verifiers:
         self._drop(key)
         weight = 1 + len(principal.grants) // 8
         self._known[key] = _Known(principal, self._monotonic() + seconds, weight)
+        self._by_token.setdefault(principal.token_id, set()).add(key)
         self._weight += weight
         while self._weight > VERIFIED_WEIGHT_MAX:
             self._drop(next(iter(self._known)))
@@ -177,6 +184,10 @@ class Verifiers:
     def _drop(self, key: Key) -> None:
         if known := self._known.pop(key, None):
             self._weight -= known.weight
+            keys = self._by_token[known.principal.token_id]
+            keys.discard(key)
+            if not keys:
+                del self._by_token[known.principal.token_id]
 
 
 def _about(digest: bytes, document: str | None, *, per_document: bool) -> Key:

@@ -5,13 +5,11 @@ for as long as the socket is open: when a right ends, or is taken away on any no
 the pass is told at once.
 """
 
-import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Iterable
-from itertools import count
-from math import inf
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Iterable
+from math import floor, inf
+from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -32,11 +30,14 @@ from plait.server.auth.revocations import (
     parse_revocation,
 )
 from plait.server.errors import NotAllowed, PlaitError, Unauthorized
+from plait.server.pace import Pace
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
-"""Passes that are looked at in one turn of the loop: 1 ms."""
+SECONDS_KEPT = 1000
+"""Seconds in which nothing ends any more, and which are not cleared away yet."""
+
+K = TypeVar("K", int, str)
 
 
 class Holder(Protocol):
@@ -123,11 +124,10 @@ class Guard:
         self._passes: dict[str, dict[Pass, None]] = {}
         """By document."""
         self._by_subject: dict[str, dict[Pass, None]] = {}
-        self._numbers = count()
-        self._ending: list[tuple[float, int, Pass]] = []
-        """Passes by when their right may change; also at times that count no more."""
-        self._stale = 0
-        """How many of these times count no more."""
+        self._ending: dict[int, dict[Pass, None]] = {}
+        """Passes by the second in which their right may change."""
+        self._seconds: list[int] = []
+        """A heap of these seconds."""
         self._deletions = 0
         """How often API keys were deleted."""
 
@@ -246,36 +246,38 @@ class Guard:
 
     def _expect_end(self, held: Pass) -> None:
         if held.changes_at < inf:
-            heapq.heappush(self._ending, (held.changes_at, next(self._numbers), held))
+            second = floor(held.changes_at)
+            if second not in self._ending:
+                self._ending[second] = {}
+                heapq.heappush(self._seconds, second)
+            self._ending[second][held] = None
 
     def _expect_no_end(self, held: Pass) -> None:
-        self._stale += held.changes_at < inf
-        if self._stale > BATCH and self._stale * 2 > len(self._ending):
-            self._stale = 0
-            self._ending = [
-                (each.changes_at, next(self._numbers), each)
-                for each in self._all()
-                if each.changes_at < inf and each is not held
-            ]
-            heapq.heapify(self._ending)
+        if held.changes_at < inf and _take_out(self._ending, floor(held.changes_at), held):
+            if len(self._seconds) > 2 * len(self._ending) + SECONDS_KEPT:
+                self._seconds = list(self._ending)
+                heapq.heapify(self._seconds)
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         """Look at passes whose right ends, or comes back, about now. Called once a second."""
-        now = self.wall()
+        now, pace = self.wall(), Pace()
         for revocation in self.revocations.take_ended(now):
-            for held in list(self._concerned(revocation)):
-                self._look_at(held)
-        for number in range(len(self._ending)):
-            if self._ending[0][0] > now:
-                break
-            if number == BATCH:  # After a restart everybody's token may end at once.
-                asyncio.get_running_loop().call_soon(self.tick)
-                break
-            at, _, held = heapq.heappop(self._ending)
-            if held.open and at == held.changes_at:
-                self._look_at(held, expired=True)
-            else:
-                self._stale -= 1
+            await self._obey(revocation, pace)
+        later: list[Pass] = []
+        while self._seconds and self._seconds[0] <= now:
+            second = heapq.heappop(self._seconds)
+            # After a restart everybody's token may end at once.
+            for held in self._ending.pop(second, ()):
+                await pace.rest()
+                if not held.open or not second <= held.changes_at < second + 1:
+                    continue
+                if held.changes_at <= now:
+                    self._look_at(held, expired=True)
+                else:
+                    later.append(held)
+        for held in later:
+            if held.open:
+                self._expect_end(held)
 
     def _look_at(self, held: Pass, *, expired: bool = False) -> None:
         """Tell who holds a pass if the right is another than before."""
@@ -305,66 +307,67 @@ class Guard:
 
     async def learn(self, changes: RecordChanges) -> None:
         """Obey what was put into the store, by this node or another, or taken out of it."""
+        pace = Pace()
         removed = list(changes.removed)
         if changes.whole:
             self.verifiers.forget()
-            removed += self._missing(changes)
+            removed += await self._missing(changes, pace)
         for kind, id in removed:
+            await pace.rest()
             if kind == KEY:
-                self._delete_key(id)
+                await self._delete_key(id, pace)
             elif kind == REVOCATION and (revocation := self.revocations.remove(id)):
-                await self._obey(revocation)
+                await self._obey(revocation, pace)
         for record in changes.records:
+            await pace.rest()
             if record.kind == REVOCATION and (new := parsed(record)) is not None:
                 if len(self.revocations) >= REVOCATIONS_MAX:
                     log.error("more than %d revocations; take some back", REVOCATIONS_MAX)
                 self.revocations.add(new)
-                await self._obey(new)
+                await self._obey(new, pace)
             elif record.kind == KEY:
                 self.verifiers.forget(record.id)
 
-    def _missing(self, changes: RecordChanges) -> Iterable[tuple[str, str]]:
+    async def _missing(self, changes: RecordChanges, pace: Pace) -> Iterable[tuple[str, str]]:
         """Return what is known here and not in the store any more, of which it has told all."""
         there = {(record.kind, record.id) for record in changes.records}
         known = [(REVOCATION, id) for id in self.revocations.ids()]
-        tokens = {held.principal.token_id for held in self._all()}
+        tokens = {held.principal.token_id async for held in self._all(pace)}
         known += [(KEY, id) for id in sorted(tokens) if KEY_ID.match(id)]
         return [each for each in known if each not in there]
 
-    def _delete_key(self, id: str) -> None:
+    async def _delete_key(self, id: str, pace: Pace) -> None:
         self._deletions += 1
         self.verifiers.forget(id)
-        for held in self._all():
+        async for held in self._all(pace):
             if held.principal.token_id == id:
                 held.principal = Principal(held.principal.subject, token_id=id)
                 self._look_at(held)
 
-    async def _obey(self, revocation: Revocation) -> None:
-        await self._recheck(self._concerned(revocation))
-
-    def _concerned(self, revocation: Revocation) -> Iterable[Pass]:
-        """Return the passes that a revocation may concern."""
+    async def _obey(self, revocation: Revocation, pace: Pace) -> None:
+        """Look at the passes again that a revocation may concern."""
         if revocation.subject is not None:
-            return self._by_subject.get(revocation.subject, {})
-        if revocation.docs is not None:
-            return [
-                held
-                for document, held_there in list(self._passes.items())
-                if revocation.covers(document)
-                for held in held_there
-            ]
-        return self._all()
-
-    def _all(self) -> list[Pass]:
-        return [held for there in self._passes.values() for held in there]
-
-    async def _recheck(self, passes: Iterable[Pass]) -> None:
-        """Look at passes again, some in each turn of the loop."""
-        for number, held in enumerate(list(passes)):
-            if number % BATCH == BATCH - 1:
-                await asyncio.sleep(0)
-            if held.open:
+            for held in list(self._by_subject.get(revocation.subject, ())):
+                await pace.rest()
+                if held.open:
+                    self._look_at(held)
+        else:
+            async for held in self._all(pace, revocation.covers):
                 self._look_at(held)
+
+    async def _all(
+        self, pace: Pace, covers: Callable[[str], bool] = lambda document: True
+    ) -> AsyncIterator[Pass]:
+        """Yield the passes that are open, to documents that are covered. There may be very many, so
+        others have their turns in between.
+        """
+        for document in list(self._passes):
+            await pace.rest()
+            if covers(document):
+                for held in list(self._passes.get(document, ())):
+                    await pace.rest()
+                    if held.open:
+                        yield held
 
 
 _DOING = {Access.READ: "read", Access.WRITE: "edit", Access.ADMIN: "administer"}
@@ -379,7 +382,7 @@ def parsed(record: Record) -> Revocation | None:
         return None
 
 
-def _take_out(table: dict[str, dict[Pass, None]], key: str, held: Pass) -> bool:
+def _take_out(table: dict[K, dict[Pass, None]], key: K, held: Pass) -> bool:
     there = table.get(key, {})
     if held not in there:
         return False

@@ -9,8 +9,11 @@ import pytest
 from pycrdt import Array, Doc, Map
 
 from plait.persistence import Update
-from plait.server import api
+from plait.server import api, listing
 from plait.server.errors import DocumentBroken
+from plait.server.hub import Hub
+from plait.server.room import Room
+from plait.server.rooms import Rooms
 from plait.server.updates import merge
 from plait.server.wire.messages import SyncUpdate
 from plait.server.wire.ywebsocket import YWEBSOCKET
@@ -100,6 +103,67 @@ async def test_a_prefix_selects() -> None:
         page = (await client.get("/api/docs?prefix=team&after=team/a&limit=1")).json()
         assert [each["name"] for each in page["docs"]] == ["team/b"]
         assert page["next"] == "team/b"
+
+
+async def test_a_page_is_whole_whatever_part_of_the_names_is_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "BATCH", 3)
+    stored = [f"{letter}{n}" for letter in "acg" for n in range(4)]
+    shown = [f"{letter}{n}" for letter in "bcdh" for n in range(5)]
+    async with serving() as (plait, client):
+        await plait.store.append([Update(name, Author(1).type("x")) for name in stored])
+        connections = []
+        for name in shown:
+            async with plait.hub.room(name) as room:
+                connections.append(connect(plait, room))
+        for number in range(20):
+            async with plait.hub.room(f"b{number}"):
+                pass
+        for prefix, after in (("", ""), ("b", ""), ("", "b3"), ("c", "b"), ("c", "c2"), ("x", "")):
+            query = {"prefix": prefix, "after": after}
+            docs = (await client.get("/api/docs", params=query)).json()["docs"]
+            assert [each["name"] for each in docs] == [
+                name
+                for name in sorted({*stored, *shown})
+                if name.startswith(prefix) and name > after
+            ]
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+async def test_who_asks_costs_what_is_answered_and_not_what_is_open(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of a list once made a dict of all rooms: 1,000 rows with 10,000 open rooms kept
+    every editor waiting for four seconds.
+    """
+    looked_at: list[str] = []
+    open_room = Hub.open_room
+
+    def counted(hub: Hub, name: str) -> Room | None:
+        looked_at.append(name)
+        return open_room(hub, name)
+
+    def walk(rooms: Rooms) -> None:
+        raise AssertionError("all rooms are walked through")
+
+    async with serving() as (plait, client):
+        names = [f"{number:03}" for number in range(120)]
+        await plait.store.append([Update(name, Author(1).type("x")) for name in names])
+        for name in names:
+            async with plait.hub.room(name):
+                pass
+        monkeypatch.setattr(Hub, "open_room", counted)
+        with monkeypatch.context() as patched:
+            patched.setattr(Rooms, "all", walk)
+            page = (await client.get("/api/docs", params={"limit": str(limit)})).json()
+            assert looked_at == [each["name"] for each in page["docs"]] == names[:limit]
+            assert (await client.get(path("007"))).json()["open"] is True
+            assert set(looked_at[limit:]) == {"007"}
+            assert (await client.get("/readyz")).json()["rooms"] == len(names)
+            assert b"plait_rooms 120.0" in await plait.metrics.text()
+            await plait.hub.tick()
+            await plait.hub.follow()
 
 
 async def test_deleted_documents_have_a_list_of_their_own() -> None:

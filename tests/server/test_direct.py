@@ -184,16 +184,16 @@ async def test_a_server_ends_though_a_client_has_to_wait_for_ever() -> None:
 
 async def test_who_is_silent_is_asked_and_cut_off_at_last() -> None:
     async with node() as server, joined(server) as client:
-        server.seconds_pass(direct.PING_SECONDS)
+        await server.seconds_pass(direct.PING_SECONDS)
         assert server.sockets, "a client may be silent for a while"
-        server.seconds_pass(direct.PING_SECONDS)
+        await server.seconds_pass(direct.PING_SECONDS)
         assert await client.next(PING) == b""
         client.frame(b"", PONG)
         (socket,) = server.sockets
         await eventually(lambda: socket._pings == 0)
-        server.seconds_pass(direct.PING_SECONDS * (PINGS_MAX + 1))
+        await server.seconds_pass(direct.PING_SECONDS * (PINGS_MAX + 1))
         assert server.sockets
-        server.seconds_pass(direct.PING_SECONDS)
+        await server.seconds_pass(direct.PING_SECONDS)
         await eventually(lambda: not server.sockets)
 
 

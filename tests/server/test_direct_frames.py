@@ -17,7 +17,7 @@ async def slowed_down(server: Node) -> None:
     """Wait until the one client is not read; it is not closed for it, nor for what is not read."""
     (socket,) = server.sockets
     await eventually(lambda: socket.connection.waiting)
-    server.seconds_pass(5 * direct.PING_SECONDS)
+    await server.seconds_pass(5 * direct.PING_SECONDS)
     counters = server.plait.hub.counters
     assert counters.limits["frames_per_second"] > 0
     assert counters.closed == {} and server.sockets == [socket]
@@ -176,10 +176,10 @@ async def test_a_message_that_does_not_come_on_is_refused() -> None:
             client.writer.write(announced(len(typed)) + typed[:200_000])
         held = server.plait.sockets
         await eventually(lambda: held.held > 300_000)
-        server.seconds_pass(direct.PING_SECONDS)
+        await server.seconds_pass(direct.PING_SECONDS)
         slow.writer.write(typed[200_000 : 200_000 + direct.SLOW_BYTES + 100_000])
         await eventually(lambda: held.held > 600_000)
-        server.seconds_pass(direct.PING_SECONDS)
+        await server.seconds_pass(direct.PING_SECONDS)
         code, reason = await stuck.closed()
         assert code == 1013 and "did not come" in reason
         slow.writer.write(typed[200_000 + direct.SLOW_BYTES + 100_000 :])

@@ -52,7 +52,7 @@ class World:
     def open(self, name: str) -> Entry:
         rig = self.rigs[name] = Rig()
         rig.room.name = name
-        entry = self.entries[name] = Entry(0.0, 0)
+        entry = self.entries[name] = Entry(name, 0.0, 0, None)
         entry.room = asyncio.get_running_loop().create_future()
         entry.room.set_result(rig.room)
         entry.loaded = rig.room
@@ -106,7 +106,7 @@ async def test_a_look_may_be_about_all_rooms() -> None:
 async def test_a_look_at_a_room_that_is_not_open_or_still_loaded_harms_nobody() -> None:
     world = World()
     world.open("a")
-    loading = world.entries["b"] = Entry(0.0, 0)
+    loading = world.entries["b"] = Entry("b", 0.0, 0, None)
     loading.room = asyncio.get_running_loop().create_future()
     await world.following.follow({"b", "c"})
     assert world.store.asked == [{}]

@@ -155,13 +155,13 @@ async def test_a_room_is_unloaded_when_it_was_idle_for_long_enough() -> None:
     async with running() as hub:
         async with hub.room("a"):
             clock_of(hub).now += 100
-            hub.tick()
+            await hub.tick()
             assert "a" in hub.rooms(), "somebody holds it"
         clock_of(hub).now += 29
-        hub.tick()
+        await hub.tick()
         assert "a" in hub.rooms()
         clock_of(hub).now += 1
-        hub.tick()
+        await hub.tick()
         assert hub.rooms() == {}
 
 
@@ -173,12 +173,12 @@ async def test_a_room_with_unsaved_edits_is_not_unloaded() -> None:
             send(connection, Author(1).type("hello"))
             connection.lost()
         clock_of(hub).now += 100
-        hub.tick()
+        await hub.tick()
         assert "a" in hub.rooms()
         faulty(hub).away = False
         await hub.writer.flush(10)
         await eventually(lambda: not room.busy)
-        hub.tick()
+        await hub.tick()
         assert hub.rooms() == {}
         async with hub.room("a") as again:
             assert text_in(again) == "hello"
@@ -190,7 +190,7 @@ async def test_above_the_memory_budget_the_longest_idle_rooms_go_at_once() -> No
             async with hub.room(name) as room:
                 await room.apply(Author(1).type("x" * 30_000))
             clock_of(hub).now += 1
-        hub.tick()
+        await hub.tick()
         assert list(hub.rooms()) == ["new"]
 
 
@@ -200,7 +200,7 @@ async def test_thousands_of_empty_rooms_leave_nothing_behind() -> None:
             async with hub.room(f"room {number}"):
                 pass
         clock_of(hub).now += 31
-        hub.tick()
+        await hub.tick()
         assert hub.rooms() == {} and hub._entries == {}
         assert await hub.store.documents() == []
 
@@ -219,7 +219,7 @@ async def test_only_a_room_with_a_log_is_considered_for_compaction(
         async with hub.room("a"):
             pass
         clock_of(hub).now += 31
-        hub.tick()
+        await hub.tick()
     assert names == considered
 
 
@@ -387,7 +387,7 @@ async def test_without_a_place_a_room_is_refused_and_those_there_live_on() -> No
             assert (caught.value.status, caught.value.limit) == (503, "rooms_max")
             async with hub.room("a") as again:
                 assert again is room
-        hub.tick()
+        await hub.tick()
         async with hub.room("b"):
             assert list(hub.rooms()) == ["b"]
 

@@ -31,7 +31,7 @@ async def test_what_happens_is_told() -> None:
         for frame in (first, first, YWEBSOCKET.awareness(b"\x01\x01\x01\x02{}")):
             ann.receive(frame)
         await eventually(lambda: not room.busy)
-        told = values(plait.metrics.text().decode())
+        told = values((await plait.metrics.text()).decode())
         assert told["plait_rooms"] == 1
         assert told["plait_members"] == 2
         assert told["plait_updates_total applied"] == 1
@@ -53,10 +53,10 @@ async def test_a_late_event_loop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     watching = asyncio.create_task(plait.metrics.watch_delay())
     await eventually(lambda: sum(plait.counters.loop_delay_seconds.counts) > 1)
     watching.cancel()
-    told = values(plait.metrics.text().decode())
+    told = values((await plait.metrics.text()).decode())
     assert told["plait_loop_delay_seconds_count"] > 1
     assert told["plait_loop_delay_max_seconds"] > 0
-    assert values(plait.metrics.text().decode())["plait_loop_delay_max_seconds"] == 0
+    assert values((await plait.metrics.text()).decode())["plait_loop_delay_max_seconds"] == 0
 
 
 async def status(plait: Plait, host: str, **headers: str) -> int:

@@ -112,7 +112,7 @@ async def test_an_edit_at_one_node_reaches_the_others_and_is_stored_once() -> No
             send(connect(first, here), Author(1).type("hello"))
             await eventually(lambda: text_in(there) == "hello")
             await first.writer.flush(10)
-            first.tick()
+            await first.tick()
             await eventually(lambda: not there.busy, "that nothing is borrowed any more")
     assert len(await world.store.log("a")) == 1
 
@@ -180,16 +180,16 @@ async def test_a_room_is_not_unloaded_while_it_holds_what_another_node_has_not_s
                 send(connect(first, here), Author(1).type("hello"))
                 await eventually(lambda: text_in(there) == "hello")
             world.clock.now += 5
-            second._idle_seconds = 0
-            second.tick()
+            second._upkeep._idle_seconds = 0
+            await second.tick()
             assert list(second.rooms()) == ["a"]
             world.clock.now += 10
-            second.tick()
+            await second.tick()
             await second.writer.flush(10)
-            second.tick()
+            await second.tick()
             assert [row.update for row in await world.store.log("a")] != []
             world.clock.now += 10
-            second.tick()
+            await second.tick()
             assert list(second.rooms()) == []
             assert isinstance(first.store, FaultyStore)
             first.store.away = False
@@ -201,7 +201,7 @@ async def test_a_room_that_is_unloaded_is_heard_no_more() -> None:
         async with hub.room("a"):
             assert len(world.relays[0].channels) == 3
         world.clock.now += 60
-        hub.tick()
+        await hub.tick()
         assert hub.rooms() == {}
         assert len(world.relays[0].channels) == 2
 
@@ -255,19 +255,19 @@ async def test_the_store_is_asked_often_while_a_node_is_silent() -> None:
     world = World()
     async with world.node() as first, world.node() as second:
         for _ in range(2):
-            first.tick()
-            second.tick()
+            await first.tick()
+            await second.tick()
             await eventually(lambda: first.cluster is not None and first.cluster.nodes == 2)
         assert first._follow_seconds() == hub_module.FOLLOW_RELAYED_SECONDS
         world.relays[1].switch(False)
         for _ in range(5):
             world.clock.now += 1
-            first.tick()
+            await first.tick()
             for _ in range(5):
                 await asyncio.sleep(0)
         assert first._follow_seconds() == FOLLOW_SECONDS
         world.relays[1].switch(True)
-        second.tick()
+        await second.tick()
         await eventually(lambda: first._follow_seconds() == hub_module.FOLLOW_RELAYED_SECONDS)
 
 
@@ -277,14 +277,14 @@ async def test_a_node_that_stops_takes_its_presence_along_and_says_good_bye() ->
         async with first.room("a") as here, second.room("a") as there:
             tell(connect(first, here), 7)
             await eventually(lambda: len(there.awareness) == 1)
-            first.tick()
+            await first.tick()
             assert first.cluster is not None and second.cluster is not None
             cluster = second.cluster
             await eventually(lambda: cluster.nodes == 2)
             await first.drain(10)
             await eventually(lambda: cluster.nodes == 1)
             assert len(there.awareness) == 0
-            first.tick()
+            await first.tick()
             for _ in range(5):
                 await asyncio.sleep(0)
             assert cluster.nodes == 1

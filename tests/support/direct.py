@@ -33,10 +33,10 @@ class Node:
         """Those that are open."""
         return [socket for slot in self.plait.sockets._slots for socket in slot]
 
-    def seconds_pass(self, seconds: int) -> None:
+    async def seconds_pass(self, seconds: int) -> None:
         """Let time pass for the sockets."""
         for _ in range(seconds):
-            self.plait.sockets.tick()
+            await self.plait.sockets.tick()
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ The verifiers are real ones, and so is the store; holders of passes keep what th
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -13,10 +14,11 @@ from starlette.requests import HTTPConnection
 
 from plait.persistence import Record, RecordChanges
 from plait.persistence.memory import MemoryStore
+from plait.server import pace
 from plait.server.audit import Audit
-from plait.server.auth import setup
+from plait.server.auth import guard, setup
 from plait.server.auth.chain import Verifiers
-from plait.server.auth.guard import BATCH, Guard, Pass
+from plait.server.auth.guard import Guard, Pass
 from plait.server.auth.keys import KIND as KEY
 from plait.server.auth.keys import ApiKeys, make_key
 from plait.server.auth.principal import Access, Grant, Principal, parse_grants
@@ -254,29 +256,37 @@ async def test_a_right_that_ends_closes_the_socket() -> None:
     rig = Rig(jwt_leeway_seconds=0.0)
     _, holder = await rig.come("x", can(("x", "read"), exp=NOW + 60))
     rig.clock.at = NOW + 59
-    rig.guard.tick()
+    await rig.guard.tick()
     assert holder.told == []
     rig.clock.at = NOW + 60
-    rig.guard.tick()
-    rig.guard.tick()
+    await rig.guard.tick()
+    await rig.guard.tick()
     (told,) = holder.told
     assert told.startswith("4401 the token has expired")
 
 
-async def test_when_all_end_at_once_they_are_closed_some_at_a_time() -> None:
-    """After a restart all tokens may be of one second; closing thousands in one turn would keep
-    everybody else waiting.
-    """
+@pytest.mark.parametrize("how", ["they end", "a revocation", "a pattern", "a token"])
+async def test_when_many_are_closed_others_have_turns_in_between(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart all tokens may be of one second."""
+    monkeypatch.setattr(pace, "WORK_SECONDS", 0.0)  # whatever was done was work for long enough
     rig = Rig(jwt_leeway_seconds=0.0)
-    bearer = can(("x", "read"), exp=NOW + 60)
-    holders = [(await rig.come("x", bearer))[1] for _ in range(2 * BATCH + 1)]
-    rig.clock.at = NOW + 60
-    rig.guard.tick()
-    closed: list[int] = []
-    while not closed or closed[-1] < len(holders):
-        closed.append(sum(bool(each.told) for each in holders))
+    bearer = can(("*", "read"), exp=NOW + 60, jti="t")
+    holders = [(await rig.come(f"x{number % 7}", bearer))[1] for number in range(50)]
+    if how == "they end":
+        rig.clock.at = NOW + 60
+        work: Coroutine[Any, Any, Any] = rig.guard.tick()
+    else:
+        about = {"a revocation": {"subject": "ann"}, "a pattern": {"docs": "x*"}}
+        work = rig.revoke(**about.get(how, {"token": "t"}))
+    going_on = asyncio.create_task(work)
+    closed = [0]
+    while not going_on.done():
         await asyncio.sleep(0)
-    assert closed[0] == BATCH and closed[-1] == len(holders)
+        closed.append(sum(bool(each.told) for each in holders))
+    assert closed[-1] == len(holders)
+    assert all(after - before <= 1 for before, after in pairwise(closed))
 
 
 async def test_a_grant_that_ends_leaves_what_another_gives() -> None:
@@ -288,7 +298,7 @@ async def test_a_grant_that_ends_leaves_what_another_gives() -> None:
     held, holder = await rig.come("x", token(grants=grants))
     for seconds in (9, 10, 19, 20):
         rig.clock.at = NOW + seconds
-        rig.guard.tick()
+        await rig.guard.tick()
         holder.told.append(f"{seconds}")
     assert holder.told[:3] == ["9", "read", "10"]
     assert holder.told[3] == "19" and holder.told[4].startswith("4401")
@@ -335,10 +345,10 @@ async def test_a_revocation_that_ends_by_itself_gives_the_right_back() -> None:
     _, holder = await rig.come("x", can(("*", "write")))
     await rig.revoke(docs="x", access=Access.READ, until=NOW + 10)
     rig.clock.at = NOW + 9
-    rig.guard.tick()
+    await rig.guard.tick()
     assert holder.told == ["read"]
     rig.clock.at = NOW + 10
-    rig.guard.tick()
+    await rig.guard.tick()
     assert holder.told == ["read", "write"]
     assert len(rig.guard.revocations) == 0, "it is in nobody's way"
 
@@ -391,7 +401,7 @@ async def test_a_pass_that_was_released_is_told_nothing() -> None:
     held.release()
     await rig.revoke(subject="ann")
     rig.clock.at += 60
-    rig.guard.tick()
+    await rig.guard.tick()
     assert holder.told == []
 
 
@@ -406,7 +416,7 @@ async def test_a_right_that_ends_before_anybody_holds_the_pass_is_known() -> Non
 async def test_a_revocation_reaches_thousands_of_passes() -> None:
     rig = Rig()
     bearer = can(("*", "write"))
-    held = [await rig.come(f"x{number % 7}", bearer) for number in range(BATCH * 3 + 1)]
+    held = [await rig.come(f"x{number % 7}", bearer) for number in range(1500)]
     await rig.revoke(docs="*", access=Access.READ)
     assert all(holder.told == ["read"] for _, holder in held)
 
@@ -434,7 +444,7 @@ async def test_another_token_takes_the_place_of_the_old_one() -> None:
     await held.renew(can(("x", "write"), exp=NOW + 120, jti="t3"))
     assert holder.told == ["read", "write"]
     rig.clock.at = NOW + 60
-    rig.guard.tick()
+    await rig.guard.tick()
     await rig.revoke(token="t1")
     assert holder.told == ["read", "write"], "the old one is of no account"
     await rig.revoke(token="t3")
@@ -463,17 +473,18 @@ async def test_a_token_that_is_no_use_changes_nothing(bearer: str, error: type[P
     assert len(holder.told) == 1
 
 
-async def test_who_renews_without_end_takes_no_memory() -> None:
+async def test_who_renews_without_end_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SECONDS_KEPT", 5)
     rig = Rig()
     held, _ = await rig.come("x", can(("x", "write")))
-    bearers = [can(("x", "write"), exp=NOW + 3600 + seconds) for seconds in range(3)]
-    for number in range(BATCH * 6):
-        await held.renew(bearers[number % 3])
-    assert len(rig.guard._ending) <= BATCH * 2 + 2
-    for _ in range(BATCH * 6):
-        other, _ = await rig.come("x", bearers[0])
+    bearers = [can(("x", "write"), exp=NOW + 3600 + seconds) for seconds in range(30)]
+    for bearer in bearers * 3:
+        await held.renew(bearer)
+    for bearer in bearers * 3:
+        other, _ = await rig.come("x", bearer)
         other.release()
-    assert len(rig.guard._ending) <= BATCH * 2 + 2
+    assert len(rig.guard._ending) == 1, "held alone expects an end"
+    assert len(rig.guard._seconds) <= 2 + 5 + 1
 
 
 async def test_passes_that_end_together_and_renewals_are_not_mixed_up() -> None:
@@ -486,11 +497,11 @@ async def test_passes_that_end_together_and_renewals_are_not_mixed_up() -> None:
     for held, _ in found[::4]:
         await held.renew(can(("x", "write"), exp=NOW + 10))
     rig.clock.at = NOW + 10
-    rig.guard.tick()
+    await rig.guard.tick()
     ended = [number for number, (_, holder) in enumerate(found) if holder.told]
     assert ended == [n for n in range(20) if n % 2 or n % 4 == 0]
     rig.clock.at = NOW + 20
-    rig.guard.tick()
+    await rig.guard.tick()
     assert all(len(holder.told) == 1 for _, holder in found)
 
 
