@@ -1,6 +1,7 @@
 // Random sessions of real clients, in which updates are lost, client ids are used twice and values are odd, beside a document
 // of Yjs alone that is given the same updates in the same order: what a server holds and hands out has to be the same.
 // node sessions.mjs, driven by tests/e2e over standard input; see `answer`.
+import { once } from 'node:events'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
 import * as decoding from 'lib0/decoding'
@@ -241,10 +242,12 @@ class Client {
   /** Wait until the server has answered all that it was sent. */
   async barrier () {
     const { socket } = this
+    if (socket.readyState !== WebSocket.OPEN) throw new Error(`client ${this.id} was closed: ${JSON.stringify(this.closed)}`)
     socket.pass(frameOf(0, Y.encodeStateVector(this.doc)))
-    const answered = () => socket.answers >= socket.questions || socket.readyState !== WebSocket.OPEN
-    for (let turns = 0; turns < 200 && !answered(); turns++) await new Promise(resolve => setImmediate(resolve))
-    if (!await eventually(answered, DEADLINE_SECONDS)) throw new Error(`client ${this.id} gets no answer`)
+    const late = setTimeout(() => socket.emit('answered', false), DEADLINE_SECONDS * 1000)
+    const [inTime] = await once(socket, 'answered')
+    clearTimeout(late)
+    if (!inTime) throw new Error(`client ${this.id} gets no answer`)
     if (socket.readyState !== WebSocket.OPEN) throw new Error(`client ${this.id} was closed: ${JSON.stringify(this.closed)}`)
   }
 
@@ -272,6 +275,7 @@ class Gate extends WebSocket {
     this.client = client
     client.socket = this
     this.on('message', data => this.heard(new Uint8Array(data)))
+    this.on('close', () => this.emit('answered', true))
   }
 
   send (data) {
@@ -289,7 +293,7 @@ class Gate extends WebSocket {
   heard (data) {
     if (data[0] !== 0) return
     if (data[1] === 0) this.asks++
-    if (data[1] === 1) this.answers++
+    if (data[1] === 1 && ++this.answers === this.questions) setImmediate(() => this.emit('answered', true))
     const update = updateIn(data)
     if (update === null) return
     const { written, acknowledged } = this.client
@@ -330,7 +334,7 @@ const exported = async (api, room) => {
   }
 }
 
-// Yjs tells of a client id that is used twice; standard output is for answers.
-console.log = () => {}
+// Yjs tells of a client id that is used twice, and so does the server; standard output is for answers.
+console.log = console.warn = () => {}
 
 await answer(commands)

@@ -1,11 +1,12 @@
 """Random sessions of real clients, each repeatable by its seed: see tests/node/sessions.mjs."""
 
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.support.drivers import Driver
-from tests.support.server import PlaitProcess
+from tests.support.server import PLAIT, PlaitProcess, environment
 
 
 async def run_sessions(
@@ -13,8 +14,8 @@ async def run_sessions(
     seeds: Iterable[int],
     show: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[str], Counter[str]]:
-    """Run sessions on a server, and restart it twice; return what is wrong, each with its seed, and
-    how often what happened.
+    """Run sessions on a server, and restart it; return what is wrong, each with its seed, and how
+    often what happened.
     """
     problems: list[str] = []
     happened: Counter[str] = Counter()
@@ -34,8 +35,11 @@ async def run_sessions(
             happened.update(answer["happened"])
             if not answer["problems"]:
                 fine[seed] = ()
-        for when in ("after a restart: ", "after another restart: "):
+        for when in ("after a restart: ", "after another one: ", "from a snapshot: "):
             await server.stop()
+            if when == "from a snapshot: ":
+                compact = [*PLAIT, "store", "compact", "--store", server.store_url]
+                subprocess.run(compact, check=True, env=environment(), capture_output=True)
             await server.start()
             for seed, before in fine.items():
                 answer = await clients.ask("compare", room=f"session {seed}", **place)
