@@ -1,5 +1,6 @@
 """Random sessions of real clients, each repeatable by its seed: see tests/node/sessions.mjs."""
 
+import asyncio
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -39,7 +40,9 @@ async def run_sessions(
             await server.stop()
             if when == "from a snapshot: ":
                 compact = [*PLAIT, "store", "compact", "--store", server.store_url]
-                subprocess.run(compact, check=True, env=environment(), capture_output=True)
+                await asyncio.to_thread(
+                    subprocess.run, compact, check=True, env=environment(), capture_output=True
+                )
             await server.start()
             for seed, before in fine.items():
                 answer = await clients.ask("compare", room=f"session {seed}", **place)
