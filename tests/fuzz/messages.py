@@ -7,7 +7,7 @@ from typing import Any
 from pycrdt import Awareness as PycrdtAwareness
 from pycrdt import Doc
 
-from plait.server.errors import DecodeError, UpdateRefused
+from plait.server.errors import DecodeError, LimitReached, UpdateRefused
 from plait.server.wire import stand_ins, strict_json
 from plait.server.wire.envelope import (
     Diff,
@@ -24,7 +24,7 @@ from plait.server.wire.envelope import (
     encode_updates,
 )
 from plait.server.wire.lib0 import var_string
-from plait.server.wire.presence import decode_presence, encode_presence
+from plait.server.wire.presence import check_state, decode_presence, encode_presence
 from plait.server.wire.update import inspect
 from tests.fuzz.bytes_of import change_json
 from tests.fuzz.target import Target, expect
@@ -38,12 +38,16 @@ def presence(data: bytes) -> str:
     """Read presence, and give it to a client that is written in Python."""
     try:
         entries = decode_presence(data, 1000)
-    except DecodeError:
+    except (DecodeError, LimitReached):
         return "refused"
     encoded = encode_presence(entries)
     expect(decode_presence(encoded, 1000) == entries, "presence is written wrongly")
     for entry in entries:
         if entry.state is not None:
+            try:
+                check_state(entry.state, 64 << 10)
+            except (DecodeError, LimitReached):
+                return "not shown"
             json.loads(entry.state)
     doc: Doc[Any] = Doc()
     PycrdtAwareness(doc).apply_awareness_update(encoded, "fuzzer")
@@ -72,7 +76,7 @@ def envelope(data: bytes) -> str:
                 expect(decode_diff(encode_diff(diff)) == diff, "another diff")
             case Kind.PRESENCE | Kind.CORRECT:
                 decode_presence(payload, 1000)
-    except DecodeError:
+    except (DecodeError, LimitReached):
         return f"{message.kind.name} refused"
     return message.kind.name
 

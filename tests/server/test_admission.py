@@ -143,15 +143,11 @@ def test_the_address_that_knocked_longest_ago_is_forgotten_first() -> None:
 
 
 def sent(quota: Quota, now: float) -> int:
-    """Send messages until there were too many; return how many passed."""
+    """Send messages until the next ones have to wait; return how many passed before that."""
     passed = 0
-    try:
-        while True:
-            if quota.spend(1):
-                quota.refill(now)
-            passed += 1
-    except LimitReached:
-        return passed
+    while not quota.spend(1) or quota.refill(now) is None:
+        passed += 1
+    return passed
 
 
 def test_connections_of_a_subject_share_what_they_may_send_and_so_do_those_of_an_address() -> None:
@@ -163,8 +159,9 @@ def test_connections_of_a_subject_share_what_they_may_send_and_so_do_those_of_an
     def connect(address: str, subject: str) -> Quota:
         return Quota(limits, 0.0, *admission.enter(address, subject).shared)
 
-    assert [sent(connect(ONE, "ann"), 0.0) for _ in range(2)] == [100, 50]
-    assert [sent(connect(ONE, "ben"), 0.0) for _ in range(2)] == [100, 0]
+    # The message of each with which it was too much is handled as well, and owed.
+    assert [sent(connect(ONE, "ann"), 0.0) for _ in range(2)] == [100, 49]
+    assert [sent(connect(ONE, "ben"), 0.0) for _ in range(2)] == [99, 0]
     assert sent(connect(OTHER, "ann"), 0.0) == 0
     assert sent(connect(OTHER, "cem"), 0.0) == 100
     assert sent(connect("127.0.0.1", ""), 0.0) == 100
@@ -173,7 +170,8 @@ def test_connections_of_a_subject_share_what_they_may_send_and_so_do_those_of_an
 def test_who_connects_anew_gets_no_new_burst() -> None:
     limits = Limits(frames_per_second=10, subject_frames_per_second=10)
     admission = Admission(limits)
-    for now, expected in ((0.0, 100), (0.0, 0), (1.0, 10), (100.0, 100)):
+    # Ten are earned in a second, less the two that were too much.
+    for now, expected in ((0.0, 100), (0.0, 0), (1.0, 8), (100.0, 100)):
         with admission.enter(ONE, "ann") as ticket:
             assert sent(Quota(limits, now, *ticket.shared), now) == expected
 

@@ -131,7 +131,7 @@ def test_documents_are_looked_after_as_in_a_file(plait: Plait, ann: Author) -> N
 def test_servers_get_time_to_notice_before_a_document_is_forgotten(
     plait: Plait, ann: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plait.server.cli_documents.NOTICE_SECONDS", 0.05)
+    monkeypatch.setattr("plait.server.cli_documents.NOTICE_SECONDS", 2.0)
     assert plait("docs", "delete", "notes", "--purge", "--yes") == 0
     assert "notice the deletion" in plait.err
     assert plait.json("docs", "list", "--deleted") == []
