@@ -17,7 +17,7 @@ from tests.support.serving import Raw, raw
 pytestmark = pytest.mark.both_ways
 
 DOCUMENT_BYTES = 3 << 20
-STOPPED = 8
+STOPPED = 4
 EDITS = 30
 
 
