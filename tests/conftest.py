@@ -49,6 +49,7 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int], int]:
     """How many random cases a test tries, given how many it tries with --long: a fifth of them."""
     return lambda count: count if request.config.getoption("--long") else -(-count // 5)
 
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background so, and all servers and commands would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
