@@ -12,7 +12,7 @@ from plait.server.connection import Connection
 from plait.server.document import Applied, Document
 from plait.server.errors import DocumentBroken, UpdateRefused
 from plait.server.limits import Limits
-from plait.server.wire.messages import AwarenessUpdate, SyncStep2, SyncUpdate
+from plait.server.wire.messages import AwarenessUpdate, SyncStep1, SyncStep2, SyncUpdate
 from plait.server.wire.presence import decode_presence
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.fuzz.target import Finding, expect
@@ -63,6 +63,8 @@ class Guest:
         self.connection.join(rig.room, YWEBSOCKET)
         self.sent: list[bytes] = []
         """Updates."""
+        self.asked = 0
+        """How often it was asked for what it has."""
 
     @property
     def code(self) -> int | None:
@@ -77,6 +79,8 @@ class Guest:
             match YWEBSOCKET.decode(frame):
                 case SyncStep2(update) | SyncUpdate(update):
                     self.sent.append(update)
+                case SyncStep1():
+                    self.asked += 1
                 case AwarenessUpdate(update):
                     decode_presence(update, 1000)
 

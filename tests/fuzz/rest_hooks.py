@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemathesis import cli
 from schemathesis.engine import events
 
+from tests.fuzz.gaps import merged, pieces
 from tests.fuzz.rest_errors import ended, keep
 from tests.wire import fuzz_updates
 
@@ -30,6 +31,8 @@ schemathesis.openapi.media_type(
     st.one_of(
         st.sampled_from(_states),
         st.sampled_from(_updates),
+        # Some build upon others, and some are of two authors with one client id.
+        st.lists(st.sampled_from(pieces()), min_size=1, max_size=4).map(merged),
         st.binary(max_size=40),
         st.builds(
             fuzz_updates.change_bytes,

@@ -1,10 +1,11 @@
 """All targets of the fuzzer by name."""
 
-from tests.fuzz import frames, heads, messages, rights, sockets, updates
+from tests.fuzz import frames, gaps, heads, messages, rights, sockets, updates
 
 TARGETS = {
     **updates.TARGETS,
     **frames.TARGETS,
+    **gaps.TARGETS,
     **heads.TARGETS,
     **messages.TARGETS,
     **rights.TARGETS,

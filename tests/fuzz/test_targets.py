@@ -14,7 +14,7 @@ from tests.support.hostile import CLOCK_OVERFLOW
 
 SEED = 20_26
 
-RUNS = {"document": 6000, "frames": 2500, "sockets": 6000, "update": 6000}
+RUNS = {"document": 6000, "frames": 2500, "gaps": 1000, "sockets": 6000, "update": 6000}
 """Slow targets."""
 FAST = 15_000
 

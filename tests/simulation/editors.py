@@ -184,6 +184,8 @@ class Editor:
         self.edits = 0
         self.secretive = False
         """Whether it has something of which the server can't know before it asks."""
+        self.shares_id = False
+        """Whether somebody else has the same."""
         self.presences = Presences(client_id, self._presence_changed)
         self.presences.show(b'{"n":0}', self._loop.time())
         self._shown = 0
@@ -325,6 +327,8 @@ class Editor:
 
     def _edit_once(self) -> None:
         chance, length = self._chance, len(self.text)  # of ASCII
+        if self.shares_id:  # pycrdt may have counted wrongly.
+            length = len(str(self.text))
         what = chance.random()
         if what < 0.6 or not length:
             # Mostly where others have just typed.

@@ -37,7 +37,7 @@ class Gaps:
     @classmethod
     def drawn(cls, chance: random.Random) -> "Gaps":
         """Return faults of all kinds, each of them absent in most worlds."""
-        worst = {"losing": 0.3, "half_known": 1.0, "hearsay": 1.0, "returning": 1.0, "reused": 0.5}
+        worst = {"losing": 0.3, "half_known": 1.0, "hearsay": 1.0, "returning": 1.0, "reused": 1.0}
         drawn = {
             each.name: worst[each.name] * chance.random()
             for each in fields(cls)

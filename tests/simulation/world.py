@@ -375,6 +375,7 @@ class World:
         if reused and others and len(self.nodes) == 1 and room not in self.sharing:
             client_id, letters = others[0].client_id, LETTERS.upper()
             self.sharing.add(room)
+        sharing = client_id != number + 1
         editor = Editor(
             client_id,
             room,
@@ -385,6 +386,8 @@ class World:
             letters,
             str(number + 1),
         )
+        if sharing:
+            editor.shares_id = others[0].shares_id = True
         if half_known:
             editor.hear_aside(parts(odds, self.absent[room], odds.uniform(0.3, 0.9)))
         return editor
