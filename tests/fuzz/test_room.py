@@ -1,4 +1,6 @@
-"""Several good clients edit in one room while another sends anything: it harms only itself."""
+"""Several good clients edit in one room, some of whose updates are lost on their way, while another
+sends anything: it harms only itself.
+"""
 
 import random
 from typing import Any
@@ -6,6 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plait.server.wire import stand_ins
 from plait.server.wire.ywebsocket import YWEBSOCKET
 from tests.fuzz.frames import change_frame
 from tests.fuzz.gathering import Gathering, run
@@ -40,6 +43,7 @@ def _changed(seed: int, frame: bytes) -> bytes:
 _steps = st.one_of(
     st.tuples(st.just("type"), st.integers(0, GOOD - 1), st.text("abc", min_size=1, max_size=4)),
     st.tuples(st.just("delete"), st.integers(0, GOOD - 1), st.floats(0, 1)),
+    st.tuples(st.just("lose"), st.integers(0, GOOD - 1), st.text("abc", min_size=1, max_size=4)),
     st.tuples(st.just("nonsense"), st.just(BAD), _frames),
     st.tuples(st.just("nonsense"), st.just(BAD), st.builds(_changed, st.integers(0), _frames)),
     st.tuples(st.sampled_from(("turn", "commit", "tick")), st.none(), st.none()),
@@ -60,6 +64,8 @@ class Story:
         match what, who:
             case "type", int():
                 await self.gathering.receive(who, update(self.authors[who].type(how)))
+            case "lose", int():
+                self.authors[who].type(how)
             case "delete", int():
                 length = len(self.authors[who].text)
                 if length:
@@ -82,7 +88,8 @@ class Story:
         guest.read()
         if who < GOOD:
             for each in guest.sent[self._heard[who] :]:
-                self.authors[who].hear(each)
+                # They are Yjs, which reads what pycrdt can't.
+                self.authors[who].hear(stand_ins.hide(each, fuzz_updates.MARK))
             self._heard[who] = len(guest.sent)
 
     async def end(self) -> None:
@@ -90,12 +97,15 @@ class Story:
         await self.gathering.end()
         for who, author in enumerate(self.authors):
             assert self.gathering.guests[who].code is None
+            await self.gathering.receive(who, step2(author.state()))
+            await self.gathering.commit()
+        for who, author in enumerate(self.authors):
             await self.gathering.receive(who, YWEBSOCKET.sync_step1(author.doc.get_state()))
             await self.gathering.commit()
             self.read(who)
         state = self.gathering.rig.room.document.encode()
         texts = {str(author.text) for author in self.authors}
-        assert texts == {text_of(state)}
+        assert texts == {text_of(stand_ins.hide(state, fuzz_updates.MARK))}
 
 
 @settings(
