@@ -10,6 +10,7 @@ before any revocation.
 import heapq
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
@@ -29,6 +30,8 @@ from plait.server.auth.principal import (
 KIND = "revocation"
 REVOCATIONS_MAX = 100_000
 """Revocations that are kept in memory; more are refused."""
+DOCUMENTS = "documents"
+"""The kind of groups that concern everybody."""
 LEFT = {access.word: access for access in (Access.NONE, Access.READ)}
 """What may be left of a right."""
 
@@ -158,11 +161,15 @@ def parse_revocation(record: Record) -> Revocation:
 
 
 class Revocations:
-    """All revocations, found by whom they concern."""
+    """All revocations, found by whom they concern; those that concern everybody by what the names
+    of their documents begin with, since there may be very many, and each decision asks for them.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[str, Revocation] = {}
         self._groups: dict[tuple[str, str], dict[str, Revocation]] = {}
+        self._lengths: Counter[int] = Counter()
+        """How many groups there are of documents that begin with so many certain characters."""
         self._ending: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
@@ -176,7 +183,11 @@ class Revocations:
         """Obey a revocation; one of the same id takes its place."""
         self.remove(revocation.id)
         self._by_id[revocation.id] = revocation
-        self._groups.setdefault(_group(revocation), {})[revocation.id] = revocation
+        key = _group(revocation)
+        if key not in self._groups:
+            self._groups[key] = {}
+            self._lengths[len(key[1])] += key[0] == DOCUMENTS
+        self._groups[key][revocation.id] = revocation
         if revocation.until < inf:
             heapq.heappush(self._ending, (revocation.until, revocation.id))
 
@@ -184,10 +195,13 @@ class Revocations:
         """Obey a revocation no more; return it if it was known."""
         revocation = self._by_id.pop(id, None)
         if revocation is not None:
-            group = self._groups[_group(revocation)]
+            key = _group(revocation)
+            group = self._groups[key]
             del group[id]
             if not group:
-                del self._groups[_group(revocation)]
+                del self._groups[key]
+                self._lengths[len(key[1])] -= key[0] == DOCUMENTS
+                self._lengths += Counter()  # without what is 0 now
         return revocation
 
     def take_ended(self, now: float) -> list[Revocation]:
@@ -208,7 +222,7 @@ class Revocations:
         if not self._by_id:
             return Access.ADMIN
         left = Access.ADMIN
-        for revocation in self._about(principal):
+        for revocation in self._about(principal, document):
             if (
                 revocation.access < left
                 and now < revocation.until
@@ -224,11 +238,16 @@ class Revocations:
         Args:
             docs: count also what was taken from everybody on documents that match this pattern.
         """
-        return any(
-            now < revocation.until
-            and revocation.concerns(principal)
-            and (revocation.is_about_somebody or _may_share(revocation.docs, docs))
+        if any(
+            now < revocation.until and revocation.concerns(principal)
             for revocation in self._about(principal)
+        ):
+            return True
+        return docs is not None and any(
+            now < revocation.until and revocation.concerns(principal)
+            for (kind, begin), group in self._groups.items()
+            if kind == DOCUMENTS and _may_share(begin, literal_prefix(docs))
+            for revocation in group.values()
         )
 
     def ended(self, principal: Principal, now: float) -> bool:
@@ -238,19 +257,21 @@ class Revocations:
             and revocation.access is Access.NONE
             and now < revocation.until
             and revocation.concerns(principal)
-            for revocation in self._about(principal)
+            for revocation in self._about(principal, "")
         )
 
-    def _about(self, principal: Principal) -> Iterable[Revocation]:
-        for key in (("subject", principal.subject), ("token", principal.token_id), ("", "")):
+    def _about(self, principal: Principal, document: str | None = None) -> Iterable[Revocation]:
+        """Yield those that are about somebody, and those that may be about a document."""
+        keys = [("subject", principal.subject), ("token", principal.token_id)]
+        if document is not None:
+            lengths = [length for length in self._lengths if length <= len(document)]
+            keys += [(DOCUMENTS, document[:length]) for length in lengths]
+        for key in keys:
             yield from self._groups.get(key, {}).values()
 
 
-def _may_share(one: str | None, other: str | None) -> bool:
-    """Whether a document may match both patterns, as far as their beginnings tell."""
-    if one is None or other is None:
-        return False
-    begin, start = literal_prefix(one), literal_prefix(other)
+def _may_share(begin: str, start: str) -> bool:
+    """Whether a name may begin with both."""
     return begin.startswith(start) or start.startswith(begin)
 
 
@@ -259,4 +280,4 @@ def _group(revocation: Revocation) -> tuple[str, str]:
         return "token", revocation.token
     if revocation.subject is not None:
         return "subject", revocation.subject
-    return "", ""
+    return DOCUMENTS, "" if revocation.docs is None else literal_prefix(revocation.docs)
