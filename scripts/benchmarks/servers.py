@@ -248,6 +248,7 @@ class Server:
     def _launch(self) -> "subprocess.Popen[bytes]":
         command, variables = self.kind.command(self.port, self._folder)
         pinned = [] if self.core is None else ["taskset", "-c", str(self.core)]
+        BUILD.mkdir(parents=True, exist_ok=True)
         with (self._folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [*pinned, *map(str, command)],

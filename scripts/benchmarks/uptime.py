@@ -21,7 +21,7 @@ import httpx
 from scripts.benchmarks.balancers import FILES, NODES, Certificate, kind
 from scripts.benchmarks.clusters import POSTGRESQL, Cluster
 from scripts.benchmarks.main import raise_descriptors
-from scripts.benchmarks.servers import BUILD, LOOPBACK, BenchError, Server, free_port, plait
+from scripts.benchmarks.servers import LOOPBACK, BenchError, Server, free_port, plait
 from tests.support.drivers import Driver
 
 WAYS = ("SIGTERM", "SIGKILL")
@@ -55,7 +55,6 @@ def main() -> int:
     parser.add_argument("--not-compiled", action="store_true", help="run Plait as Python")
     parsed = parser.parse_args()
     raise_descriptors()
-    BUILD.mkdir(parents=True, exist_ok=True)
     try:
         return max(asyncio.run(_measure(name, parsed)) for name in parsed.balancer)
     except BenchError as error:
