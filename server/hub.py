@@ -96,7 +96,7 @@ class Hub:
         self.writer = writer
         self.limits = limits
         self.clock: Clock = clock or SystemClock()
-        self.loader = Loader(store, writer, limits, self._borrowed)
+        self.loader = Loader(store, writer, limits, self._borrowed, self.clock.monotonic)
         self.stopping = False
         self.ticked: list[Callable[[], Awaitable[None] | None]] = []
         """Called about once a second, one after the other. What takes long gives way in between."""

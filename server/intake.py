@@ -149,13 +149,20 @@ class Intake:
 
     Args:
         shown: called when the document may be shown again, after a large update was applied.
+        seconds: the time that its rests go by.
     """
 
     def __init__(
-        self, room: Host, source: Source, limits: Limits, shown: Callable[[], None]
+        self,
+        room: Host,
+        source: Source,
+        limits: Limits,
+        shown: Callable[[], None],
+        seconds: Callable[[], float],
     ) -> None:
         self._room = room
         self._shown = shown
+        self._seconds = seconds
         self._source = source
         self._limits = limits
         self.line: deque[Upload] = deque()
@@ -349,7 +356,7 @@ class Intake:
 
     async def _apply(self, document: Document, found: Cut) -> bool | None:
         document.expect_torn(found.torn)
-        pace = Pace()
+        pace = Pace(self._seconds)
         changed = False
         for number, (part, shape) in enumerate(found.parts):
             if number:

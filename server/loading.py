@@ -58,6 +58,7 @@ class Loader:
 
     Args:
         borrowed: returns what other nodes have of a document that may not be stored yet.
+        seconds: the time that its rests go by.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Loader:
         store: Store,
         writer: Writer,
         limits: Limits,
-        borrowed: Callable[[str], Sequence[Update]] = lambda name: (),
+        borrowed: Callable[[str], Sequence[Update]],
+        seconds: Callable[[], float],
     ) -> None:
         self._store = store
         self._writer = writer
         self._limits = limits
         self._borrowed = borrowed
+        self._seconds = seconds
 
     async def load(self, name: str, *, remote: bool = False) -> Loaded:
         """Return a document; a large one is kept in another process.
@@ -91,7 +94,7 @@ class Loader:
             return Loaded(document, stored.seq, count, waiting)
         stored = replace(stored, updates=await self._in_parts(stored.updates))
         loaded = Loaded(Document(self._limits), stored.seq, count)
-        pace = Pace()
+        pace = Pace(self._seconds)
         for _ in restore(loaded.document, stored, loaded.waiting):
             await pace.rest()
         for row in unsaved:

@@ -8,7 +8,8 @@ the loop passes as if it were empty), the work goes on at once.
 """
 
 import asyncio
-from time import perf_counter
+import time
+from collections.abc import Callable
 
 WORK_SECONDS = 0.002
 """Less than this at a time is not worth a rest."""
@@ -17,17 +18,22 @@ IDLE_SECONDS = 0.0001
 
 
 class Pace:
-    """The rhythm of one piece of work. Its time runs from its making."""
+    """The rhythm of one piece of work. Its time runs from its making.
 
-    def __init__(self) -> None:
-        self._begun = perf_counter()
+    Args:
+        seconds: the time it goes by, if that is not the machine's.
+    """
+
+    def __init__(self, seconds: Callable[[], float] | None = None) -> None:
+        self._seconds = seconds or time.perf_counter
+        self._begun = self._seconds()
 
     async def rest(self) -> None:
         """Give way if there was work for long enough; call it between two steps."""
-        worked = perf_counter() - self._begun
+        worked = self._seconds() - self._begun
         if worked >= WORK_SECONDS:
-            gave_way = perf_counter()
+            gave_way = self._seconds()
             await asyncio.sleep(0)
-            if perf_counter() - gave_way > IDLE_SECONDS:
+            if self._seconds() - gave_way > IDLE_SECONDS:
                 await asyncio.sleep(worked)
-            self._begun = perf_counter()
+            self._begun = self._seconds()

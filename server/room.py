@@ -82,7 +82,8 @@ class Room:
         self._source = source
         self._stays = False  # Whether the document could not be moved to another process.
         self.answers = Answers(self, source, limits, clock.monotonic)
-        self.intake = Intake(self, source, limits, self.answers.answer_waiting)
+        show = self.answers.answer_waiting
+        self.intake = Intake(self, source, limits, show, clock.monotonic)
         self._clock = clock
         self._call_soon = self._soon = call_soon
         self._end_turn = end_turn or call_soon

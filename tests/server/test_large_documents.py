@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -127,6 +127,9 @@ async def test_nobody_sees_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     resting, go_on = asyncio.Event(), asyncio.Event()
 
     class Halt:
+        def __init__(self, seconds: Callable[[], float]) -> None:
+            """Go by no time."""
+
         async def rest(self) -> None:
             resting.set()
             await go_on.wait()
