@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/compare",
         description="Puts the same load on Plait as it is here and on another server, at the same"
-        " time and on the same core, and compares the processor time that a delivery takes. See"
-        " docs/benchmarks.md.",
+        " time (floods in turn) and on the same core, and compares the processor time that a"
+        " delivery takes. See docs/benchmarks.md.",
     )
     parser.add_argument(
         "other",
