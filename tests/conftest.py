@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import plait.server
@@ -21,6 +22,12 @@ HOMES = (ROOT / "server", ROOT / "build" / "compiled" / "plait" / "server")
 """Where the source is, and what `scripts/compile` has made of it."""
 if Path(plait.server.__file__).resolve().parent not in HOMES:
     raise RuntimeError(f"plait is imported from {plait.server.__file__}; run pip install -e {ROOT}")
+
+hypothesis.settings.register_profile(
+    "no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+"""Its own bounds in seconds are too short for a busy machine, and for the first run on any."""
+hypothesis.settings.load_profile("no clock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,7 +5,7 @@ sends anything: it harms only itself.
 import random
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.server.wire import stand_ins
@@ -108,13 +108,7 @@ class Story:
         assert texts == {text_of(stand_ins.hide(state, fuzz_updates.MARK))}
 
 
-@settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=500,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@settings(derandomize=True, database=None, max_examples=500)
 @given(st.lists(_steps, min_size=5, max_size=40))
 def test_only_the_offender_is_closed_and_all_others_are_the_same(
     steps: list[tuple[str, int | None, Any]],

@@ -166,7 +166,7 @@ def test_folding_again_and_again_touches_each_byte_a_few_times() -> None:
     assert len(log) < 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2000), st.integers(0, 40 * DAY_MS), st.integers(1, 3)),

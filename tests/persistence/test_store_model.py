@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -168,10 +168,5 @@ class Comparison(RuleBasedStateMachine):
         self.compare(1, lambda store: store.documents(deleted=True))
 
 
-Comparison.TestCase.settings = settings(
-    max_examples=30,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+Comparison.TestCase.settings = settings(max_examples=30, stateful_step_count=20)
 TestSqliteAgainstMemory = Comparison.TestCase
